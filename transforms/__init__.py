@@ -1,0 +1,1 @@
+"""Beam wiring around pure formats and kernels."""

@@ -1,0 +1,99 @@
+"""From the columns that a format found to a table of the event schema, ids filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.events import EVENT_SCHEMA
+from transforms.hashing import identify
+
+
+def assemble(columns: Mapping[str, Any], rows: int) -> pa.Table:
+    """Build an event table from some of its columns.
+
+    Args:
+        columns: event column -> Arrow array, chunked array or Python sequence of `rows` values;
+            `case_id`, `event_time` and `activity` must be there and have no nulls. Missing
+            columns are null, but `state` (then the activity) and `event_id` (then the hash of
+            case_id, event_time, activity and position; also where the given id is null).
+        rows: number of rows.
+
+    Returns:
+        A table of `EVENT_SCHEMA` with one chunk a column.
+    """
+    arrays: dict[str, pa.Array] = {}
+    for field in EVENT_SCHEMA:
+        value = columns.get(field.name)
+        if value is None:
+            if field.name not in ("state", "event_id"):
+                arrays[field.name] = nulls(field.type, rows)
+            continue
+        arrays[field.name] = conform(value, field.type)
+    arrays.setdefault("state", arrays["activity"])
+    ids = arrays.get("event_id")
+    if ids is None:
+        arrays["event_id"] = file_event_ids(arrays)
+    elif ids.null_count:
+        arrays["event_id"] = pc.coalesce(ids, file_event_ids(arrays))
+    return pa.Table.from_arrays([arrays[f.name] for f in EVENT_SCHEMA], schema=EVENT_SCHEMA)
+
+
+def file_event_ids(arrays: Mapping[str, pa.Array]) -> pa.Array:
+    """Hash (case_id, event_time, activity, position) to ids, for sources with an order of their own."""
+    return identify(
+        [arrays["case_id"], arrays["activity"]],
+        [integers(arrays["event_time"]), integers(arrays["position"])],
+    )
+
+
+def payload_event_ids(arrays: Mapping[str, Any], payloads: pa.Array) -> pa.Array:
+    """Hash (case_id, event_time, activity, payload) to ids, for broker messages without one."""
+    return identify(
+        [arrays["case_id"], arrays["activity"], payloads], [integers(arrays["event_time"])]
+    )
+
+
+def integers(column: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return int64 or timestamp values as NumPy integers; null is the smallest."""
+    if pa.types.is_timestamp(column.type):
+        column = column.view(pa.int64())
+    if column.null_count:
+        column = column.fill_null(np.iinfo(np.int64).min)
+    values: np.ndarray[Any, np.dtype[np.int64]] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def conform(value: Any, type_: pa.DataType) -> pa.Array:
+    """Make one Arrow array of the type out of an array, chunked array or Python sequence."""
+    if isinstance(value, pa.ChunkedArray):
+        if pa.types.is_dictionary(value.type):
+            value = value.unify_dictionaries()
+        value = value.combine_chunks()
+        if isinstance(value, pa.ChunkedArray):
+            value = value.chunk(0) if value.num_chunks == 1 else pa.concat_arrays(value.chunks)
+    elif not isinstance(value, pa.Array):
+        wanted = type_.value_type if pa.types.is_dictionary(type_) else type_
+        value = pa.array(value, wanted)
+    if value.type == type_:
+        return value
+    if pa.types.is_dictionary(type_):
+        if pa.types.is_dictionary(value.type):
+            return pa.DictionaryArray.from_arrays(
+                value.indices.cast(type_.index_type), value.dictionary.cast(type_.value_type)
+            )
+        return value.cast(type_.value_type).dictionary_encode()
+    return value.cast(type_)
+
+
+def nulls(type_: pa.DataType, rows: int) -> pa.Array:
+    """Return `rows` nulls of the type (dictionaries stay empty)."""
+    if pa.types.is_dictionary(type_):
+        return pa.DictionaryArray.from_arrays(
+            pa.nulls(rows, type_.index_type), pa.array([], type_.value_type)
+        )
+    return pa.nulls(rows, type_)

@@ -1,0 +1,183 @@
+"""What a format is: how its files are cut, and how its bytes become events and failures.
+
+A format module offers one object with the attributes of `Format` and adds one line to
+`transforms.formats.registry`. Two ways in: `read` for files, `decode` for single messages
+(a broker's, or the payloads of dead letters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+
+from schemas.events import EVENT_SCHEMA
+
+MAX_PAYLOAD = 64 * 1024
+"""Bytes of an original that a dead letter keeps."""
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""About how much raw input becomes one `Decoded`."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Settings that decoding depends on (validated by `pipelines.options`).
+
+    Attributes:
+        columns: event column -> the input's column name or JSON path, from `--columns`.
+        items: business items to keep as `attributes`, from `--items`.
+        timezone: IANA zone of times that have none, from `--timezone`.
+        time_format: `strptime` format, or `s`/`ms`/`us`/`ns` for epochs; None: ISO 8601 or epoch,
+            seen from the values.
+        delimiter: CSV separator; None: found from the first lines.
+        quote: CSV quote character.
+        encoding: text encoding of CSV and JSON files.
+        max_message_bytes: larger single documents are dead letters.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    time_format: str | None = None
+    delimiter: str | None = None
+    quote: str = '"'
+    encoding: str = "utf-8"
+    max_message_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of the input.
+
+    Attributes:
+        path: as matched by Beam's file systems.
+        size: bytes as stored, -1 if unknown.
+        opener: opens the decompressed bytes; seekable if the file is not compressed.
+        compressed: whether `size` and offsets are those of a compressed file.
+    """
+
+    path: str
+    size: int
+    opener: Callable[[], BinaryIO]
+    compressed: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a file that can be read on its own: bytes [start, end) or rows; None is the end."""
+
+    start: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Input that could not be decoded: becomes one row of `dead_letters`.
+
+    Attributes:
+        payload: original bytes (cut to `MAX_PAYLOAD` by whoever writes it), `$file` removed.
+        source: `path:offset` or `topic/partition/offset`.
+        error: class of the error, such as `InvalidXml`, `MissingCaseId`, `BadTime`.
+        message: one line that names the bad value.
+        attributes: `format` and whatever a replay needs.
+        size: size of the original.
+    """
+
+    payload: bytes
+    source: str
+    error: str
+    message: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of decoded messages: `messages in = decoded + skipped + dead`.
+
+    Attributes:
+        events: rows of `EVENT_SCHEMA`, every `event_id` filled.
+        failures: one per dead message or rejected event.
+        decoded: messages that gave events (or that a part of the events was read from).
+        skipped: messages that are no workflow events (a document of another type, a blank line).
+        dead: messages that could not be decoded.
+        rejected: events found in decoded messages that violate the schema
+            (`len(failures) == dead + rejected`).
+        warnings: sentences for the run's summary, each once.
+    """
+
+    events: pa.Table
+    failures: Sequence[Failure] = ()
+    decoded: int = 0
+    skipped: int = 0
+    dead: int = 0
+    rejected: int = 0
+    warnings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.failures) != self.dead + self.rejected:
+            reason = f"{len(self.failures)} failures for {self.dead} dead + {self.rejected} rejected"
+            raise ValueError(reason)
+        if self.events.schema != EVENT_SCHEMA:
+            reason = f"events have schema {self.events.schema}"
+            raise ValueError(reason)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message from a broker or a dead letter.
+
+    Attributes:
+        payload: its bytes.
+        source: `topic/partition` or a path.
+        offset: its offset or row.
+        attributes: headers.
+        record_time: the broker's time in µs since the epoch; None for files.
+    """
+
+    payload: bytes
+    source: str
+    offset: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    record_time: int | None = None
+
+
+class Format(Protocol):
+    """A wire format.
+
+    Attributes:
+        name: as in `--format`.
+        title: a few words for `--help`.
+        expansion: Arrow bytes of events per stored byte of input, roughly (sizes the shards).
+        python_bound: decoding holds the interpreter lock, so more processes make it faster.
+    """
+
+    name: str
+    title: str
+    expansion: float
+    python_bound: bool
+
+    def detects(self, head: bytes, name: str) -> bool:
+        """Say whether a file with these first bytes (decompressed, up to 64 KiB) is of this format."""
+        ...
+
+    def spans(self, file: InputFile, context: Context) -> list[Span]:
+        """Cut a large file into parts of some 64 MiB that can be read at once; [Span()] if it can't be."""
+        ...
+
+    def read(
+        self, work: Sequence[tuple[InputFile, Span]], context: Context
+    ) -> Iterator[Decoded]:
+        """Read parts of files in batches of about `BATCH_BYTES`, in memory independent of their size.
+
+        Many small files share a batch. An unreadable rest of a file (broken XML, a truncated
+        gz) is one dead message; what came before it counts.
+        """
+        ...
+
+    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
+        """Decode single messages (one JSON object, one XML document, one CSV row ...)."""
+        ...

@@ -1,0 +1,90 @@
+"""The kernel protocol: what the fold, bounded or streaming, asks of the logic that it hosts.
+
+**The fold law.** Folding an ordered stream in any number of steps gives the same append
+outputs (as a multiset), the same newest row per key of upsert outputs and the same final
+state as one step over the whole. A kernel that keeps it gives equal results in batch and
+stream, with any shard count, granule or restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import pyarrow as pa
+
+from schemas.tables import Output
+
+END = 2**62
+"""`until` in ms that lies behind every time: the input is over and every deadline fires."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A change of rules, models or an erasure that takes effect at a time.
+
+    Attributes:
+        effective: order time in ms from which it holds.
+        kind: what changes, such as `model` or `erase`.
+        payload: its content, as the kernel of that kind reads it.
+    """
+
+    effective: int
+    kind: str
+    payload: bytes
+
+
+@dataclass
+class Step:
+    """What one step of a kernel gives back.
+
+    Attributes:
+        outputs: table name -> rows in that table's schema.
+        changed: makes the new state rows of the keys touched; called only if a state follows.
+        removed: keys that have no state any more.
+        wake_at: the earliest open deadline of the keys touched, in ms of order time.
+        counts: what happened, by name (`events`, `transitions`, `duplicates`, `late` ...).
+    """
+
+    outputs: Mapping[str, pa.Table]
+    changed: Callable[[], pa.Table]
+    removed: pa.Array
+    wake_at: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Kernel(Protocol):
+    """Stateful logic over the ordered events of some keys.
+
+    Attributes:
+        name: stable name, part of the state's identity.
+        key: the event column that the fold is sharded by.
+        order: `key` if a step wants its events grouped by key (and ordered within a key by
+            order_time, event_time, position, event_id), `time` if in that order throughout.
+        state_schema: first column is the key; one or more rows a key.
+        outputs: the tables it writes.
+    """
+
+    name: str
+    key: str
+    order: Literal["key", "time"]
+    state_schema: pa.Schema
+    outputs: Mapping[str, Output]
+
+    def step(
+        self, state: pa.Table, events: pa.Table, control: Sequence[Control], until: int
+    ) -> Step:
+        """Fold the next events.
+
+        Args:
+            state: rows of the keys that this step may touch (`state_schema`).
+            events: the next events: `schemas.events.EVENT_SCHEMA` plus `order_time`
+                (timestamp[us, UTC]), all before `until`; the key column may be a dictionary.
+            control: changes that take effect before `until`, by time.
+            until: order time in ms up to which the input is complete (exclusive), or `END`.
+
+        Within a step deadlines and events interleave by time: at time t first the deadlines
+        of t, then the events of t.
+        """
+        ...

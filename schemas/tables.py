@@ -63,7 +63,9 @@ TRANSITIONS = Output(
             _field("is_start", pa.bool_(), "first of its case; null if earlier ones are not known"),
             _field("is_end", pa.bool_(), "the case ends with it", False),
             _field("verdict", NAME, "allowed, illegal, or unknown (no model)", False),
-            _field("gap", pa.bool_(), "it came from a state where the case was not last seen", False),
+            _field(
+                "gap", pa.bool_(), "it came from a state where the case was not last seen", False
+            ),
             _field("attributes", ATTRIBUTES, "business items picked by --items"),
         ]
     ),

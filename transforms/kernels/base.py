@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from schemas.tables import Output
 
-END = 2**62
+END = 9 * 10**15
 """`until` in ms that lies behind every time: the input is over and every deadline fires."""
 
 

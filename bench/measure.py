@@ -1,0 +1,202 @@
+"""Whole processes, timed from outside: wall time, CPU and memory of a command and its children.
+
+What a user waits for counts, start of the interpreter included. Contestants take turns, round
+by round, so that whatever else the machine does hits all of them; ratios are taken within a
+round.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SAMPLE_S = 0.05
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class CommandFailed(Exception):
+    """A measured command ended with another exit code than 0; its last output is the message."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command.
+
+    Attributes:
+        wall_s: seconds from start to exit.
+        cpu_s: user and system seconds of the process and all its children.
+        tree_bytes: peak sum of resident memory over the process tree, sampled every 50 ms;
+            pages that processes share count once for each.
+        own_bytes: likewise without pages of files (libraries, memory-mapped data, which the
+            system can drop): anonymous and shared memory only.
+        largest_bytes: peak resident memory of the largest single process, from the kernel.
+    """
+
+    wall_s: float
+    cpu_s: float
+    tree_bytes: int
+    own_bytes: int
+    largest_bytes: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the figures by name, for the results file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A command to be measured.
+
+    Attributes:
+        name: as in the tables.
+        command: its words; `{output}` stands for an empty folder, removed after each run.
+        environment: variables added to this process's.
+        check: looks at the output folder after each run and raises if the run is not valid.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] | None = None
+    check: Callable[[Path], None] | None = None
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
+    """Run a command to its end and measure it.
+
+    Raises:
+        CommandFailed: its exit code is not 0.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(process, said), daemon=True)
+    reader.start()
+    over = threading.Event()
+    peaks = [0, 0]
+    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, over), daemon=True)
+    sampler.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    over.set()
+    sampler.join()
+    reader.join()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        tail = b"".join(said)[-2000:].decode(errors="replace").strip()
+        reason = f"exit code {process.returncode} from {' '.join(command)}\n{tail}"
+        raise CommandFailed(reason)
+    largest = usage.ru_maxrss * 1024
+    return Run(
+        wall_s=wall,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        # A short peak falls between two samples; the kernel's own figure does not.
+        tree_bytes=max(peaks[0], largest),
+        own_bytes=peaks[1],
+        largest_bytes=largest,
+    )
+
+
+def _read(process: subprocess.Popen[bytes], said: list[bytes]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        del said[:-200]
+
+
+def _sample(pid: int, peaks: list[int], over: threading.Event) -> None:
+    while not over.wait(SAMPLE_S):
+        resident = own = 0
+        for member in _tree(pid):
+            try:
+                fields = Path(f"/proc/{member}/statm").read_text().split()
+                file_pages = _file_pages(member)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+            if len(fields) < 2:
+                continue
+            resident += int(fields[1]) * PAGE
+            own += int(fields[1]) * PAGE - file_pages
+        peaks[0] = max(peaks[0], resident)
+        peaks[1] = max(peaks[1], own)
+
+
+def _file_pages(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssFile:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and everything below it."""
+    members = [pid]
+    for member in members:
+        for task in Path(f"/proc/{member}/task").glob("*/children"):
+            try:
+                members += map(int, task.read_text().split())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return members
+
+
+def compete(
+    contestants: Sequence[Contestant],
+    folder: Path,
+    runs: int,
+    warm_up: bool = True,
+    done: Callable[[str], Any] = lambda name: None,
+) -> dict[str, list[Run]]:
+    """Measure several commands in turns; who begins changes from round to round.
+
+    Args:
+        contestants: the commands; a warm-up run of each comes first and is not counted.
+        folder: where their output folders are made.
+        runs: rounds that count.
+        warm_up: whether there is such a first round.
+        done: called with a name after each of its runs.
+
+    Raises:
+        CommandFailed: one of them failed.
+    """
+    figures: dict[str, list[Run]] = {c.name: [] for c in contestants}
+    for round_ in range(-int(warm_up), runs):
+        turn = round_ % len(contestants)
+        for contestant in [*contestants[turn:], *contestants[:turn]]:
+            output = folder / "out"
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
+            command = [word.replace("{output}", str(output)) for word in contestant.command]
+            figure = run(command, contestant.environment)
+            if contestant.check is not None:
+                contestant.check(output)
+            shutil.rmtree(output)
+            if round_ >= 0:
+                figures[contestant.name].append(figure)
+            done(contestant.name)
+    return figures
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Divide pair by pair; return the least, the median and the greatest ratio."""
+    quotients = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return min(quotients), statistics.median(quotients), max(quotients)
+
+
+def python(*words: str) -> list[str]:
+    """Return a command that runs this interpreter."""
+    return [sys.executable, *words]

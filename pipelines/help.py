@@ -1,0 +1,139 @@
+"""The help texts, made from the tables of pipelines, options, formats and exit codes."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from pipelines.exit_codes import MEANING
+from pipelines.options import OPTIONS, Option, format_names
+from pipelines.registry import PIPELINES, Pipeline
+
+WIDEST = 100
+
+SOURCES: tuple[tuple[str, str], ...] = (
+    ("files", "paths and globs, ** for any depth; gzip, bzip2, zstandard are unpacked"),
+    ("gs://, s3://, azfs://", "with pip install 'apache-beam[gcp]', [aws], [azure]"),
+    ("hdfs://", "with Beam's --hdfs_host, --hdfs_port, --hdfs_user"),
+)
+
+
+def overview(program: str) -> str:
+    """Return the help of the program: pipelines, sources, exit codes."""
+    pipelines = [(p.name, p.title) for p in PIPELINES.values()]
+    pipelines.append(("show", "the first rows of the tables that a run has written"))
+    return "\n".join(
+        [
+            f"usage: {program} PIPELINE [options]",
+            "",
+            *_wrapped(
+                "Understand business processes while they run: columnar Apache Beam pipelines "
+                "over workflow events."
+            ),
+            "",
+            "Pipelines",
+            *_pairs(pipelines),
+            "",
+            "Sources",
+            *_pairs(list(SOURCES)),
+            "",
+            *_exit_codes(),
+            "",
+            f"{program} PIPELINE --help shows a pipeline's options and examples.",
+            f"{program} --version shows the version.",
+        ]
+    )
+
+
+def of_pipeline(pipeline: Pipeline, program: str) -> str:
+    """Return the help of a pipeline: its options by group, examples, exit codes."""
+    lines = [
+        f"usage: {program} {pipeline.name} --input PATH --output FOLDER [options] [Beam's options]",
+        "",
+        *_wrapped(f"{pipeline.name}: {pipeline.title}."),
+        "",
+        "Examples",
+    ]
+    for example in pipeline.examples:
+        lines.append(f"  # {example.title}")
+        lines.append("  " + " \\\n  ".join([f"{program} {example.command[0]}", *example.command[1:]]))
+        lines.append("")
+    for group in dict.fromkeys(option.group for option in OPTIONS):
+        lines.append(group)
+        lines.extend(
+            _pairs([_described(option) for option in OPTIONS if option.group == group])
+        )
+        lines.append("")
+    lines.append("Beam's options")
+    lines.extend(
+        _wrapped(
+            "Every other option is Beam's: --runner PrismRunner, FlinkRunner, DataflowRunner ..., "
+            "--temp_location, and those of the runner. Without --runner the work is done on this "
+            "machine by the FnApiRunner. Options are not abbreviated.",
+            "  ",
+        )
+    )
+    lines += ["", "Tables written", *_wrapped(", ".join(pipeline.tables), "  "), "", *_exit_codes()]
+    return "\n".join(lines)
+
+
+def of_show(program: str) -> str:
+    """Return the help of `show`."""
+    return "\n".join(
+        [
+            f"usage: {program} show FOLDER [--table NAME] [--rows N]",
+            "",
+            *_wrapped("The laws of a finished run, and the first rows of its tables."),
+            "",
+            *_pairs(
+                [
+                    ("FOLDER", "the --output of the run"),
+                    ("--table NAME,..", "of these tables only"),
+                    ("--rows N", "so many rows (default: 5)"),
+                ]
+            ),
+        ]
+    )
+
+
+def _described(option: Option) -> tuple[str, str]:
+    flag = f"--{option.name} {option.metavar}".strip()
+    text = option.help
+    if "{formats}" in text:
+        text = text.replace("{formats}", ", ".join(format_names()))
+    if option.default is not None:
+        text = f"{text} (default: {option.default})"
+    return flag, text
+
+
+def _exit_codes() -> list[str]:
+    codes = [(f"{int(code):>3}", text) for code, text in MEANING.items()]
+    return ["Exit codes", *_pairs(codes)]
+
+
+def _width() -> int:
+    return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        _width(),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _pairs(rows: list[tuple[str, str]]) -> list[str]:
+    column = 2 + min(28, max(len(name) for name, _ in rows)) + 2
+    lines = []
+    for name, text in rows:
+        wrapped = _wrapped(text, " " * column)
+        if len(name) + 4 > column:
+            lines.append(f"  {name}")
+        else:
+            wrapped[0] = f"  {name}".ljust(column) + wrapped[0].lstrip()
+        lines.extend(wrapped)
+    return lines

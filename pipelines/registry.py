@@ -1,0 +1,123 @@
+"""The pipelines that `run.py` offers: their names, help texts and how they are built.
+
+A pipeline's module is imported when it is built and not before, so that `--help` and
+wrong options answer at once. A new pipeline is one module and one entry here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from pipelines.options import Settings
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What one run knows besides its settings: handed to a pipeline's `build`.
+
+    Attributes:
+        run_id: names this run: in the manifest, in the names of its files.
+        engine: the engine in words, for the manifest.
+        local: every worker runs on this machine, so `scratch` may carry data between steps.
+        scratch: folder of this run alone, removed when it ends; empty if not `local`.
+        plan: `transforms.sources.files.Plan` of the input.
+    """
+
+    run_id: str
+    engine: str
+    local: bool
+    scratch: str
+    plan: Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command that runs, for `--help`.
+
+    Attributes:
+        title: what it shows.
+        command: the arguments after the program's name, one line each.
+    """
+
+    title: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One pipeline.
+
+    Attributes:
+        name: as on the command line; also the name of its module here.
+        title: one line on what it does.
+        tables: the output tables it writes.
+        examples: commands for `--help`.
+    """
+
+    name: str
+    title: str
+    tables: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def build(self, root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
+        """Add the pipeline's steps to `root`."""
+        module = importlib.import_module(f"pipelines.{self.name}")
+        module.build(root, settings, run)
+
+
+TRANSITIONS = Pipeline(
+    name="transitions",
+    title="archived workflow events become transitions, cases and dead letters",
+    tables=("transitions", "cases", "late", "retracted", "dead_letters"),
+    examples=(
+        Example(
+            "An archive of Imixs documents, one XML file each",
+            ("transitions --input 'archive/**/*.xml' --output out",),
+        ),
+        Example(
+            "An XES log whose cases are all over, as CSV",
+            (
+                "transitions --input log.xes.gz --output out",
+                "    --complete_log --output_format csv",
+            ),
+        ),
+        Example(
+            "A CSV file with columns and times of its own",
+            (
+                "transitions --input orders.csv --output out",
+                "    --columns case_id=Order,activity=Step,event_time=Done,actor=Clerk",
+                "    --time_format '%d.%m.%Y %H:%M' --timezone Europe/Berlin",
+            ),
+        ),
+        Example(
+            "Parquet in, JSON Lines out, the events of January, two business items kept",
+            (
+                "transitions --input 'events/*.parquet' --output out",
+                "    --since 2024-01-01 --until 2024-02-01 --items amount,region",
+                "    --output_format jsonl",
+            ),
+        ),
+        Example(
+            "The dead letters of an earlier run once more, with the right time zone",
+            (
+                "transitions --input 'out/dead_letters/*' --format dead_letters",
+                "    --output again --timezone Europe/Berlin",
+            ),
+        ),
+        Example(
+            "On a Flink cluster, from and to an object store",
+            (
+                "transitions --input 's3://bucket/archive/**' --output s3://bucket/out",
+                "    --runner FlinkRunner --flink_master localhost:8081",
+                "    --environment_type EXTERNAL --environment_config localhost:50000",
+            ),
+        ),
+    ),
+)
+
+PIPELINES: dict[str, Pipeline] = {p.name: p for p in (TRANSITIONS,)}

@@ -1,0 +1,194 @@
+"""Looks into output tables: their first rows, readable at 100 columns, and their dead letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+from rich.table import Table
+
+from pipelines.exit_codes import ExitCode, RunError
+from pipelines.summary import PLAIN_WIDTH, Screen, laws, show_laws
+from schemas.tables import DEAD_LETTERS, TABLES
+
+MANIFEST = "_run.json"
+EXTENSIONS = ("parquet", "jsonl", "csv")
+WIDEST = 28
+MOST_DEAD_LETTERS = 100_000
+
+_LAST = ("row_id", "event_id", "attributes", "payload")
+
+
+def first_rows(output: str, table: str, rows: int) -> pa.Table | None:
+    """Return the first rows of a table, in the order of its files; None if it has no files."""
+    parts = []
+    missing = rows
+    files = _files(output, table)
+    for path in files:
+        part = _read(path).slice(0, missing)
+        parts.append(part)
+        missing -= part.num_rows
+        if missing <= 0:
+            break
+    if not files:
+        return None
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
+    """Print the laws of a run and the first rows of its tables.
+
+    Args:
+        screen: where.
+        output: folder of a finished run.
+        tables: which of them; all, if empty.
+        rows: how many rows of each.
+
+    Raises:
+        RunError: the folder holds no finished run, or there is no such table.
+    """
+    path = f"{output}/{MANIFEST}"
+    try:
+        with FileSystems.open(path) as file:
+            manifest = json.loads(file.read())
+    except (BeamIOError, OSError, ValueError):
+        text = f"'{output}' holds no finished run (no {MANIFEST}); give the folder of --output"
+        raise RunError(ExitCode.NO_INPUT, text) from None
+    for table in tables:
+        if table not in manifest["tables"]:
+            known = ", ".join(manifest["tables"])
+            raise RunError(ExitCode.USAGE, f"--table '{table}' is not there; use one of {known}")
+    show_laws(screen, laws(manifest))
+    for name in tables or manifest["tables"]:
+        count = manifest["tables"][name]["rows"]
+        screen.say(f"{name}: {count:,} rows")
+        found = first_rows(output, name, rows) if count else None
+        if found is not None:
+            rendered, left_out = render(found, name, PLAIN_WIDTH)
+            screen.table(rendered)
+            if left_out:
+                screen.say(f"and {', '.join(left_out)}")
+        screen.say()
+
+
+def render(table: pa.Table, name: str, width: int) -> tuple[Table, list[str]]:
+    """Make a table that fits a width.
+
+    Columns come in the table's order, ids and payloads last; those without a value in
+    these rows, and those that don't fit, are left out.
+
+    Returns:
+        The table, and the names of the columns left out.
+    """
+    known = TABLES[name].schema.names if name in TABLES else table.schema.names
+    order = [c for c in known if c not in _LAST and c in table.schema.names]
+    order += [c for c in known if c in _LAST and c in table.schema.names]
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    left_out: list[str] = []
+    columns: list[list[str]] = []
+    used = 0
+    for column in order:
+        cells = [_text(value) for value in table[column].to_pylist()]
+        needed = min(WIDEST, max(len(column), *(len(cell) for cell in cells), 1)) + 1
+        if not any(cells) or used + needed > width:
+            left_out.append(column)
+            continue
+        used += needed
+        right = pa.types.is_integer(table[column].type) or pa.types.is_floating(table[column].type)
+        shown.add_column(
+            column, justify="right" if right else "left", no_wrap=True, max_width=WIDEST
+        )
+        columns.append(cells)
+    for row in zip(*columns, strict=True):
+        shown.add_row(*row)
+    shown.padding = (0, 1, 0, 0)
+    return shown, left_out
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, (list, dict)):
+        value = ", ".join("=".join(map(str, pair)) for pair in _pairs(value))
+    return " ".join(str(value).split())
+
+
+def _pairs(value: list[Any] | dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for entry in value.items() if isinstance(value, dict) else value:
+        yield entry if isinstance(entry, tuple) else (entry,)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The dead letters of one class of error.
+
+    Attributes:
+        error: the class.
+        count: how many there are.
+        message: of the first.
+        source: of the first.
+    """
+
+    error: str
+    count: int
+    message: str
+    source: str
+
+
+def dead_letter_kinds(output: str, file_format: str) -> list[Kind]:
+    """Count dead letters by class of error, the most frequent first, with an example each.
+
+    At most `MOST_DEAD_LETTERS` are looked at, and a few files more.
+    """
+    counts: dict[str, int] = {}
+    examples: dict[str, tuple[str, str]] = {}
+    seen = 0
+    for path in _files(output, DEAD_LETTERS.name, (file_format,)):
+        table = _read(path, ["error", "message", "source"])
+        errors, messages, sources = (
+            table[name].to_pylist() for name in ("error", "message", "source")
+        )
+        for error, message, source in zip(errors, messages, sources, strict=True):
+            counts[error] = counts.get(error, 0) + 1
+            examples.setdefault(error, (_text(message), _text(source)))
+        seen += table.num_rows
+        if seen >= MOST_DEAD_LETTERS:
+            break
+    ordered = sorted(counts, key=lambda error: (-counts[error], error))
+    return [Kind(error, counts[error], *examples[error]) for error in ordered]
+
+
+def _files(output: str, table: str, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
+    patterns = [f"{output}/{table}/*.{extension}" for extension in extensions]
+    matched = FileSystems.match(patterns)
+    return sorted(found.path for result in matched for found in result.metadata_list)
+
+
+def _read(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a file of a table; text is read as it is, without types."""
+    with FileSystems.open(path) as file:
+        source = pa.PythonFile(file, mode="r")
+        if path.endswith(".parquet"):
+            return pa.parquet.read_table(source, columns=columns)
+        if path.endswith(".csv"):
+            table = pa.csv.read_csv(source)
+        else:
+            table = pa.json.read_json(source)
+    return table.select(columns) if columns else table

@@ -1,0 +1,39 @@
+"""Entry of a worker process on this machine: finds our modules, and ends with its parent.
+
+Beam starts its own worker with `python -m`, which looks for modules in the user's folder
+first, is killed by Ctrl-C with a stack trace, and outlives a parent that was killed.
+Started by path, as `python .../pipelines/worker.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+CHECK_S = 0.5
+
+
+def main() -> None:
+    """Run Beam's worker until its runner or our parent is done."""
+    # A script's own folder comes first on the path; ours is the one above.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+    from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415 (needs the path)
+
+    sdk_worker_main.main(sys.argv)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(CHECK_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Imixs Data Streaming: the command line.
+
+    python run.py --help
+    python run.py transitions --input 'archive/**/*.xml' --output out
+    python run.py show out
+
+Picks a pipeline, reads its options, runs it and returns the exit code. No types and no
+steps are defined here: this module is `__main__`, which a worker can't import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+OURS = ("pipelines", "schemas", "transforms")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name.
+
+    Returns:
+        The exit code (`pipelines.exit_codes`).
+    """
+    problem = shadowed()
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+
+    from pipelines import help, values  # noqa: PLC0415, A004 (only once they are known to be ours)
+    from pipelines.exit_codes import ExitCode, RunError, Terminated  # noqa: PLC0415
+    from pipelines.options import UsageError  # noqa: PLC0415
+    from pipelines.registry import PIPELINES  # noqa: PLC0415
+    from pipelines.summary import Screen  # noqa: PLC0415
+
+    arguments = list(argv)
+    screen = Screen()
+    try:
+        if not arguments:
+            print(help.overview(_program()))
+            return ExitCode.USAGE
+        if "--version" in arguments:
+            print(f"imixs-data-streaming {_version()}")
+            return ExitCode.OK
+        name, rest = arguments[0], arguments[1:]
+        wants_help = "--help" in arguments or "-h" in arguments
+        if name in ("--help", "-h"):
+            print(help.overview(_program()))
+            return ExitCode.OK
+        if name == "show":
+            return _show(rest, wants_help)
+        if name not in PIPELINES:
+            commands = [*PIPELINES, "show"]
+            if name.startswith("-"):
+                text = f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
+            else:
+                hint = values.suggest(name, commands) or f"; use one of {', '.join(commands)}"
+                text = f"'{name}' is not a pipeline{hint}"
+            raise UsageError(text)
+        if wants_help:
+            print(help.of_pipeline(PIPELINES[name], _program()))
+            return ExitCode.OK
+        return _run(name, rest)
+    except UsageError as error:
+        for text in error.problems:
+            screen.fail(" ".join(text.split()))
+        return ExitCode.USAGE
+    except RunError as error:
+        screen.fail(error.text)
+        if error.traceback:
+            if "--verbose" in arguments:
+                raise
+            screen.note("for the stack trace run it again with --verbose")
+        return error.code
+    except Terminated:
+        screen.fail("terminated; the tables of an earlier run are as they were")
+        return ExitCode.TERMINATED
+    except KeyboardInterrupt:
+        screen.fail("interrupted; the tables of an earlier run are as they were")
+        return ExitCode.INTERRUPTED
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Options, frozen settings, run."""
+    from pipelines import beam_log, options  # noqa: PLC0415
+    from pipelines.registry import PIPELINES  # noqa: PLC0415
+    from pipelines.summary import Screen  # noqa: PLC0415
+
+    beam_log.configure(verbose="--verbose" in arguments)
+    settings, flags = options.parse(arguments, name)
+    screen = Screen(settings.quiet, settings.color)
+
+    from pipelines.launch import launch  # noqa: PLC0415 (Beam: only when the options are right)
+
+    return launch(PIPELINES[name], settings, flags, screen)
+
+
+def _show(arguments: Sequence[str], wants_help: bool) -> int:
+    from pipelines import beam_log, help, options, values  # noqa: PLC0415, A004
+    from pipelines.exit_codes import ExitCode  # noqa: PLC0415
+    from pipelines.summary import Screen  # noqa: PLC0415
+
+    if wants_help:
+        print(help.of_show(_program()))
+        return ExitCode.OK
+    folder, tables, rows = options.parse_show(arguments)
+    beam_log.configure(verbose=False)
+
+    from pipelines.show import show  # noqa: PLC0415 (Beam: only when the options are right)
+
+    show(Screen(), folder, tables, rows)
+    return ExitCode.OK
+
+
+def shadowed() -> str | None:
+    """Say which of our packages Python would not take from beside this file, if any."""
+    here = Path(__file__).resolve().parent
+    for name in OURS:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            return f"the package '{name}' is missing beside {Path(__file__).name}; install it again"
+        found = Path(spec.origin).resolve().parent
+        if found.parent != here:
+            return (
+                f"'{found}' hides our package of the same name; "
+                "run from another folder, or take its folder off PYTHONPATH"
+            )
+    return None
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "imixs-streams" if name.startswith("imixs-streams") else "python run.py"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version("imixs-data-streaming")
+    except PackageNotFoundError:
+        from pipelines import VERSION
+
+        return VERSION
+
+
+def _terminate(*_: Any) -> NoReturn:
+    from pipelines.exit_codes import Terminated  # noqa: PLC0415
+
+    raise Terminated
+
+
+def command() -> int:
+    """Run the command line of this process, for `sys.exit`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code in (1, 130, 143):
+        # Threads of an engine that was left alone would keep the process.
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(command())

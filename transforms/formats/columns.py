@@ -1,0 +1,397 @@
+"""From the columns of a table (CSV, JSON Lines, Parquet) to events.
+
+Owns which input column feeds which event column (given by `--columns`, or recognised by its
+name), how values are converted, and which rows are refused and why. Everything is columnar;
+Python sees a row only if it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME
+from transforms.formats.assemble import assemble, conform, nulls, payload_event_ids
+from transforms.formats.base import Context
+from transforms.formats.times import parse_times
+
+Mask = npt.NDArray[np.bool_]
+
+REQUIRED = ("case_id", "event_time", "activity")
+"""Event columns that every row must have."""
+
+INTEGERS = ("task", "event", "source_task")
+"""Event columns of type int32."""
+
+TIMES = ("event_time", "start_time")
+"""Event columns that are read as times."""
+
+KNOWN = {
+    "event_id": "eventid",
+    "case_id": "caseid caseconceptname case processinstanceid processinstancekey processinstance "
+    "caseidentifier casenumber $uniqueid uniqueid",
+    "event_time": "eventtime timetimestamp completetimestamp completetime completiontime endtime "
+    "endtimestamp timestamp eventtimestamp time datetime end enddate date",
+    "activity": "activity conceptname activityname activityid taskname eventname task event",
+    "state": "state tostate",
+    "source_state": "sourcestate fromstate",
+    "task": "task taskid $taskid",
+    "event": "event $lastevent",
+    "source_task": "sourcetask $lasttask",
+    "actor": "actor orgresource resource originator performer username user $editor",
+    "workflow_group": "workflowgroup $workflowgroup processname process",
+    "model_version": "modelversion $modelversion processversion version model",
+    "lifecycle": "lifecycletransition lifecycle",
+    "transaction_id": "transactionid $transactionid",
+    "start_time": "starttime starttimestamp start startdate",
+}
+"""Event column -> input names that feed it, best first, without case, blanks, `_`, `-`, `:`.
+
+An optional column has only names that can hardly mean anything else: a wrong guess is silent.
+"""
+
+
+class UnknownColumns(ValueError):
+    """A file lacks columns that events need, or that `--columns` names.
+
+    Attributes:
+        missing: event columns without an input column.
+        names: the input's columns.
+    """
+
+    def __init__(self, path: str, missing: Sequence[str], names: Sequence[str]) -> None:
+        self.missing = tuple(missing)
+        self.names = tuple(names)
+        shown = ", ".join(self.names[:30]) + (", ..." if len(self.names) > 30 else "")
+        fix = ",".join(f"{column}=..." for column in self.missing)
+        super().__init__(
+            f"{path}: no column for {', '.join(self.missing)}; it has: {shown}; use --columns {fix}"
+        )
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Which input columns feed events.
+
+    Attributes:
+        columns: event column -> input column (or JSON path).
+        items: attribute -> input column (or JSON path).
+        missing: required event columns, and those of `--columns`, that the input does not have.
+        names: the input's columns.
+    """
+
+    columns: Mapping[str, str]
+    items: Mapping[str, str]
+    missing: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input columns to read, each once."""
+        return tuple(dict.fromkeys([*self.columns.values(), *self.items.values()]))
+
+    def warnings(self, path: str) -> tuple[str, ...]:
+        """Say what the file lacks, if anything."""
+        return (str(UnknownColumns(path, self.missing, self.names)),) if self.missing else ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that is no event: its number in the batch, and why."""
+
+    row: int
+    error: str
+    message: str
+
+
+def map_columns(
+    names: Sequence[str],
+    context: Context,
+    sample: Mapping[str, Sequence[Any]],
+    paths: bool = False,
+) -> ColumnMap:
+    """Find the input column of each event column and item.
+
+    Args:
+        names: the input's columns.
+        context: `columns` (an empty input name leaves the event column out) and `items`.
+        sample: input column -> values of the first rows, to tell numeric from other columns.
+        paths: names of `context` that are not in `names` are JSON paths, and kept.
+    """
+    given = context.columns
+    exact = set(names)
+    by_key: dict[str, str] = {}
+    for name in names:
+        by_key.setdefault(_key(name), name)
+
+    def find(name: str) -> str | None:
+        if name in exact or paths:
+            return name
+        return by_key.get(_key(name))
+
+    columns: dict[str, str] = {}
+    missing: list[str] = []
+    for column, name in given.items():
+        if not name:
+            continue
+        found = find(name)
+        if found is None:
+            missing.append(column)
+        else:
+            columns[column] = found
+    used = set(columns.values())
+    for column, known in KNOWN.items():
+        if column in given:
+            continue
+        for key in known.split():
+            name = by_key.get(key, "")
+            if not name or name in used or not _plausible(column, name, columns, sample):
+                continue
+            columns[column] = name
+            used.add(name)
+            break
+    # A log that only has the start of each activity is ordered by it.
+    if "event_time" not in columns and "event_time" not in given and "start_time" in columns:
+        columns["event_time"] = columns.pop("start_time")
+    missing += [c for c in REQUIRED if c not in columns and c not in missing]
+    items = {item: found for item in context.items if (found := find(item)) is not None}
+    order = [c for c in KNOWN if c in columns]
+    return ColumnMap({c: columns[c] for c in order}, items, tuple(missing), tuple(names))
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_:-]", "", name).casefold()
+
+
+def _plausible(
+    column: str, name: str, columns: Mapping[str, str], sample: Mapping[str, Sequence[Any]]
+) -> bool:
+    """Say whether a column recognised by its name holds what the name says."""
+    values = sample.get(name, ())
+    if column in INTEGERS:
+        present = [str(v) for v in values if v is not None and v != ""]
+        return bool(present) and all(re.fullmatch(r"-?\d{1,9}", v) for v in present)
+    if column == "event_id":
+        # A type of event ("10") is called so too; as an id it would make events duplicates.
+        others = [sample[columns[c]] for c in REQUIRED if columns.get(c, "") in sample]
+        others += [
+            sample[n] for c in REQUIRED if c not in columns for n in sample if _key(n) in _first(c)
+        ]
+        seen: dict[Any, tuple[Any, ...]] = {}
+        rows = zip(values, *others, strict=False)
+        return all(seen.setdefault(str(row[0]), row) == row for row in rows if row[0])
+    return True
+
+
+def _first(column: str) -> set[str]:
+    return set(KNOWN[column].split())
+
+
+def build_events(
+    found: Mapping[str, Any],
+    rows: int,
+    context: Context,
+    fixed: Mapping[str, Any],
+    attributes: pa.Array | None = None,
+    payloads: pa.Array | None = None,
+) -> tuple[pa.Table, list[Refusal]]:
+    """Convert the columns of a batch to events.
+
+    Args:
+        found: event column -> array of `rows` values of any type.
+        rows: number of rows.
+        context: `timezone` and `time_format`.
+        fixed: event columns that the format itself knows (position, source, ...).
+        attributes: map<string,string> of business items.
+        payloads: binary; where not null, a missing event id is hashed from it (broker messages).
+
+    Returns:
+        The event table of the rows that are events, and the other rows, in order.
+    """
+    columns: dict[str, Any] = dict(fixed)
+    refused: dict[int, Refusal] = {}
+
+    def refuse(mask: Mask, error: str, message: str, values: pa.Array | None = None) -> None:
+        for row in np.flatnonzero(mask).tolist():
+            if row not in refused:
+                shown = "" if values is None else repr(values[row].as_py())[:100]
+                refused[row] = Refusal(row, error, message.format(shown))
+
+    cases, no_case = _required_text(found.get("case_id"), rows)
+    refuse(no_case, "MissingCaseId", "no case id")
+    columns["case_id"] = cases
+    for column in TIMES:
+        raw = found.get(column)
+        if raw is None and column == "start_time":
+            continue
+        raw = pa.nulls(rows) if raw is None else conform(raw, raw.type)
+        times = parse_times(raw, context.timezone, context.time_format)
+        columns[column] = times
+        if times.null_count:
+            unread = _mask(times.is_null())
+            absent = _absent(raw)
+            if column == "event_time":
+                refuse(unread & absent, "MissingTime", "no event time")
+            refuse(unread & ~absent, "BadTime", f"{column} {{}} is not a time", raw)
+    activities, no_activity = _required_text(found.get("activity"), rows)
+    refuse(no_activity, "MissingActivity", "no activity")
+    columns["activity"] = activities
+    for column in INTEGERS:
+        if column in found:
+            columns[column], bad = to_integers(found[column])
+            refuse(bad, "BadValue", f"{column} {{}} is not a number of 32 bits", found[column])
+    for column, raw in found.items():
+        if column not in columns:
+            columns[column] = to_text(raw)
+    columns["attributes"] = attributes
+    if refused:
+        keep = np.ones(rows, np.bool_)
+        keep[list(refused)] = False
+        kept = pa.array(np.flatnonzero(keep))
+        columns = {
+            c: v if v is None else conform(v, EVENT_SCHEMA.field(c).type).take(kept)
+            for c, v in columns.items()
+        }
+        payloads = None if payloads is None else payloads.take(kept)
+        rows = len(kept)
+    names = {
+        c: conform(columns[c], EVENT_SCHEMA.field(c).type)
+        for c in ("activity", "state")
+        if c in columns
+    }
+    columns |= names
+    if "state" in names and names["state"].null_count:
+        columns["state"] = _filled(names["state"], names["activity"])
+    if payloads is not None and payloads.null_count < rows:
+        hashed = payload_event_ids(
+            {c: conform(columns[c], EVENT_SCHEMA.field(c).type) for c in REQUIRED}, payloads
+        )
+        hashed = pc.if_else(payloads.is_valid(), hashed, pa.scalar(None, pa.string()))
+        given = columns.get("event_id")
+        columns["event_id"] = hashed if given is None else pc.coalesce(given, hashed)
+    return assemble(columns, rows), [refused[row] for row in sorted(refused)]
+
+
+def _filled(names: pa.Array, others: pa.Array) -> pa.Array:
+    """Replace nulls of a dictionary column by the values of another."""
+    texts = pc.coalesce(names.cast(pa.string()), others.cast(pa.string()))
+    return texts.dictionary_encode()
+
+
+def _required_text(raw: Any, rows: int) -> tuple[pa.Array, Mask]:
+    if raw is None:
+        return pa.nulls(rows, pa.string()), np.ones(rows, np.bool_)
+    text = to_text(raw)
+    return text, _absent(text)
+
+
+def _absent(array: pa.Array) -> Mask:
+    """Say which values are null or the empty string."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        values = np.append(_absent(array.dictionary), True)
+        codes = array.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+        return values[codes]
+    absent = _mask(array.is_null())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        absent = absent | (pc.binary_length(array).fill_null(0).to_numpy() == 0)
+    return absent
+
+
+def _mask(array: pa.Array) -> Mask:
+    mask: Mask = array.to_numpy(zero_copy_only=False)
+    return mask
+
+
+def to_text(raw: Any) -> pa.Array:
+    """Return any column as strings (a dictionary stays one); whole numbers have no fraction."""
+    array = conform(raw, raw.type)
+    kind = array.type
+    if pa.types.is_string(kind):
+        return array
+    if pa.types.is_dictionary(kind):
+        if array.dictionary.null_count:
+            return to_text(array.dictionary.take(array.indices))
+        return conform(
+            pa.DictionaryArray.from_arrays(array.indices, to_text(array.dictionary)), NAME
+        )
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.string())
+    if pa.types.is_floating(kind):
+        return _float_text(array)
+    if pa.types.is_nested(kind):
+        values = (None if v is None else _json(v) for v in array.to_pylist(maps_as_pydicts="lossy"))
+        return pa.array(values, pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        try:
+            return array.cast(pa.string())
+        except pa.ArrowInvalid:  # not UTF-8 somewhere
+            texts = (v if v is None else v.decode(errors="replace") for v in array.to_pylist())
+            return pa.array(texts, pa.string())
+    return array.cast(pa.string())
+
+
+def _float_text(array: pa.Array) -> pa.Array:
+    """Write doubles; a whole number (an id that had nulls beside it) as an integer."""
+    text = array.cast(pa.string())
+    values = array.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(values) < 2.0**53) & (values == np.floor(values))
+    if not whole.any():
+        return text
+    integers = pa.array(np.where(whole, values, 0).astype(np.int64)).cast(pa.string())
+    return pc.if_else(pa.array(whole), integers, text)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def to_integers(raw: Any) -> tuple[pa.Array, Mask]:
+    """Return a column as int32, and which values are not one (null and "" are null)."""
+    array = conform(raw, raw.type)
+    if pa.types.is_dictionary(array.type):
+        values, bad = to_integers(array.dictionary)
+        codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        bad = (bad[codes] if len(bad) else np.zeros(len(array), np.bool_)) & _mask(array.is_valid())
+        return values.take(array.indices), bad
+    try:
+        return array.cast(pa.int32()), np.zeros(len(array), np.bool_)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    text = to_text(array)
+    fits = pc.match_substring_regex(text, r"^\s*[+-]?\d{1,10}(\.0*)?\s*$").fill_null(False)
+    digits = pc.replace_substring_regex(text, r"^\s*\+?(-?\d+).*$", r"\1")
+    numbers = pc.if_else(fits, digits, pa.scalar(None, pa.string())).cast(pa.int64())
+    fits = pc.equal(numbers, numbers.cast(pa.int32(), safe=False)).fill_null(False)
+    values = pc.if_else(fits, numbers, pa.scalar(None, pa.int64())).cast(pa.int32())
+    return values, ~_mask(fits) & ~_absent(text)
+
+
+def to_attributes(items: Mapping[str, Any], rows: int) -> pa.Array | None:
+    """Make map<string,string> of item columns; a null value has no entry; None without items."""
+    if not items:
+        return None
+    texts = [conform(to_text(raw), pa.string()) for raw in items.values()]
+    present = np.stack([_mask(text.is_valid()) for text in texts], axis=1)
+    row, item = np.nonzero(present)
+    values = pa.concat_arrays(texts).take(pa.array(item * rows + row))
+    keys = pa.array(list(items), pa.string()).take(pa.array(item))
+    offsets = np.zeros(rows + 1, np.int32)
+    np.cumsum(present.sum(axis=1), out=offsets[1:])
+    return pa.MapArray.from_arrays(pa.array(offsets), keys, values).cast(ATTRIBUTES)
+
+
+def name_column(value: str, rows: int) -> pa.Array:
+    """Return `rows` times one name, as a dictionary column."""
+    if not rows:
+        return nulls(NAME, 0)
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))

@@ -1,0 +1,146 @@
+"""Order and time: the only place that adds or subtracts the disorder D, and that sorts events.
+
+`order_time = max(event_time, record_time - D)`, or event_time without a record time. Folds
+order by (order_time, event_time, position, event_id). What is still equal are copies of one
+event; among them the one that ends its snapshot (it alone has the snapshot's items) comes
+first, then a hash of the content decides, so that arrival order never does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.events import TIME
+from transforms.formats.assemble import conform, integers, nulls
+from transforms.hashing import LOW, combine, hash_strings, mix
+
+Integers = npt.NDArray[np.int64]
+
+
+def order_times(events: pa.Table, disorder_us: int) -> Integers:
+    """Return each event's order time in µs since the epoch."""
+    event_time = integers(conform(events["event_time"], TIME))
+    record_time = conform(events["record_time"], TIME)
+    if record_time.null_count == len(record_time):
+        return event_time
+    # A null record time is the smallest integer: clamp before subtracting, or it would wrap.
+    record = np.maximum(integers(record_time), np.iinfo(np.int64).min + disorder_us)
+    return np.maximum(event_time, record - disorder_us)
+
+
+def arrange(
+    events: pa.Table, key: str, disorder_us: int, order: Literal["key", "time"] = "key"
+) -> pa.Table:
+    """Sort events for a kernel and add `order_time`.
+
+    Args:
+        events: rows of the event schema, in any order.
+        key: the kernel's key column; comes back dictionary-encoded.
+        disorder_us: D in µs.
+        order: `key` groups by key first; `time` orders throughout.
+
+    Returns:
+        The same rows plus `order_time` (timestamp[us, UTC]), one chunk a column.
+    """
+    times = order_times(events, disorder_us)
+    keys = conform(events[key], pa.dictionary(pa.int32(), pa.string()))
+    codes = keys.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    groups = codes if order == "key" else np.zeros(len(codes), np.int64)
+    index = _sorted_index(events, groups, times)
+    arranged = {
+        name: _take(keys if name == key else events[name], index) for name in events.column_names
+    }
+    arranged["order_time"] = pa.array(times[index]).cast(pa.timestamp("us")).cast(TIME)
+    return pa.table(arranged)
+
+
+def _take(column: pa.ChunkedArray | pa.Array, index: Integers) -> pa.Array:
+    if column.null_count == len(column):
+        return nulls(column.type, len(column))
+    return conform(column, column.type).take(pa.array(index))
+
+
+def _sorted_index(events: pa.Table, groups: Integers, times: Integers) -> Integers:
+    """Sort by (group, order_time) as one packed integer where that fits, then settle the ties."""
+    if len(groups) == 0:
+        return np.empty(0, np.int64)
+    base = int(times.min())
+    time_bits = int(times.max() - base).bit_length()
+    if int(groups.max()).bit_length() + time_bits <= 63:
+        packed = (groups << time_bits) | (times - base)
+        index = np.argsort(packed)
+        ordered = packed[index]
+        equal = ordered[1:] == ordered[:-1]
+    else:
+        index = np.lexsort((times, groups))
+        equal = (np.diff(times[index]) == 0) & (np.diff(groups[index]) == 0)
+    if not equal.any():
+        return index
+    tied = np.zeros(len(index), bool)
+    tied[1:] = equal
+    tied[:-1] |= equal
+    # The number of the tie that each row is in, so that one sort settles them all.
+    starts = np.ones(len(index), bool)
+    starts[1:] = ~equal
+    number = np.cumsum(starts)[tied]
+    rows = index[tied]
+    index[tied] = rows[_settle(_pick(events, rows), number)]
+    return index
+
+
+def _pick(events: pa.Table, rows: Integers) -> pa.Table:
+    wanted = ["event_time", "position", "event_id", "log", "activity", "state", "actor"]
+    wanted += ["attributes", "source_state", "start_time"]
+    taken = {
+        name: conform(events[name], events.schema.field(name).type).take(pa.array(rows))
+        for name in wanted
+        if events[name].null_count < len(events)
+    }
+    return pa.table(taken)
+
+
+def _settle(tied: pa.Table, number: Integers) -> Integers:
+    """Order rows of equal group and order time by what remains of the sort key."""
+    names = set(tied.column_names)
+    event_time = integers(tied["event_time"].combine_chunks())
+    ids = hash_strings(tied["event_id"])
+    unlogged = tied["log"].is_null().to_numpy() if "log" in names else np.ones(tied.num_rows, bool)
+    position = (
+        integers(tied["position"].combine_chunks())
+        if "position" in names
+        else np.zeros(tied.num_rows, np.int64)
+    )
+    return np.lexsort((_content(tied), unlogged, ids, position, event_time, number))
+
+
+def _content(rows: pa.Table) -> npt.NDArray[np.uint64]:
+    """Hash what rows hold beside their id, to order copies that differ."""
+    names = set(rows.column_names)
+    parts = [
+        hash_strings(rows[name].combine_chunks())
+        for name in ("activity", "state", "actor", "source_state")
+        if name in names
+    ]
+    if "start_time" in names:
+        parts.append(integers(rows["start_time"].combine_chunks()).view(np.uint64))
+    if "attributes" in names:
+        parts.append(_hash_maps(rows["attributes"].combine_chunks()))
+    return combine(LOW, *parts)
+
+
+def _hash_maps(maps: pa.MapArray) -> npt.NDArray[np.uint64]:
+    """Hash map values without regard to the order of their entries; null as empty."""
+    lengths = pc.fill_null(pc.list_value_length(maps.cast(_ENTRIES)), 0).to_numpy()
+    flat = maps.cast(_ENTRIES).flatten()
+    entries = mix(hash_strings(flat.field("key")) ^ mix(hash_strings(flat.field("value"))))
+    sums = np.concatenate(([np.uint64(0)], np.cumsum(entries, dtype=np.uint64)))
+    ends = np.cumsum(lengths)
+    return sums[ends] - sums[ends - lengths]
+
+
+_ENTRIES = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,11 +36,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
 
-    from pipelines import help, values  # noqa: PLC0415, A004 (only once they are known to be ours)
+    from pipelines import help, values  # noqa: PLC0415 (only once they are known to be ours)
     from pipelines.exit_codes import ExitCode, RunError, Terminated  # noqa: PLC0415
     from pipelines.options import UsageError  # noqa: PLC0415
     from pipelines.registry import PIPELINES  # noqa: PLC0415
     from pipelines.summary import Screen  # noqa: PLC0415
+    from pipelines.version import version  # noqa: PLC0415
 
     arguments = list(argv)
     screen = Screen()
@@ -48,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             print(help.overview(_program()))
             return ExitCode.USAGE
         if "--version" in arguments:
-            print(f"imixs-data-streaming {_version()}")
+            print(f"imixs-data-streaming {version()}")
             return ExitCode.OK
         name, rest = arguments[0], arguments[1:]
         wants_help = "--help" in arguments or "-h" in arguments
@@ -60,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
         if name not in PIPELINES:
             commands = [*PIPELINES, "show"]
             if name.startswith("-"):
-                text = f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
+                text = (
+                    f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
+                )
             else:
                 hint = values.suggest(name, commands) or f"; use one of {', '.join(commands)}"
                 text = f"'{name}' is not a pipeline{hint}"
@@ -77,8 +81,9 @@ def main(argv: Sequence[str]) -> int:
         screen.fail(error.text)
         if error.traceback:
             if "--verbose" in arguments:
-                raise
-            screen.note("for the stack trace run it again with --verbose")
+                traceback.print_exception(error)
+            else:
+                screen.note("run it again with --verbose for the stack trace")
         return error.code
     except Terminated:
         screen.fail("terminated; the tables of an earlier run are as they were")
@@ -104,7 +109,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _show(arguments: Sequence[str], wants_help: bool) -> int:
-    from pipelines import beam_log, help, options, values  # noqa: PLC0415, A004
+    from pipelines import beam_log, help, options  # noqa: PLC0415
     from pipelines.exit_codes import ExitCode  # noqa: PLC0415
     from pipelines.summary import Screen  # noqa: PLC0415
 
@@ -139,17 +144,6 @@ def shadowed() -> str | None:
 def _program() -> str:
     name = Path(sys.argv[0]).name
     return "imixs-streams" if name.startswith("imixs-streams") else "python run.py"
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        return version("imixs-data-streaming")
-    except PackageNotFoundError:
-        from pipelines import VERSION
-
-        return VERSION
 
 
 def _terminate(*_: Any) -> NoReturn:

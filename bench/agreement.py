@@ -75,6 +75,7 @@ def _rows(files: list[str], output: Output) -> pa.Table:
 
 def _renamed(a: Any, b: Any) -> bool:
     """Say whether a renaming of values turns one column into the other."""
+    # A pair has as many distinct values as each side only if none goes with two others.
     pairs = pc.binary_join_element_wise(a, b, " ")
     counts = {pc.count_distinct(column).as_py() for column in (a, b, pairs)}
     return len(counts) == 1 and not a.null_count and not b.null_count

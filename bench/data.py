@@ -255,9 +255,7 @@ def business_log(kind: str, events: int, folder: Path = WORK) -> Path:
     return path
 
 
-def _write_parquet(
-    path: Path, events: int, texts: dict[str, pa.Array], stack: ExitStack
-) -> None:
+def _write_parquet(path: Path, events: int, texts: dict[str, pa.Array], stack: ExitStack) -> None:
     writer: Any = None
     held: list[pa.Table] = []
     for piece in _ordered(events):

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Run:
         own_bytes: likewise without pages of files (libraries, memory-mapped data, which the
             system can drop): anonymous and shared memory only.
         largest_bytes: peak resident memory of the largest single process, from the kernel.
+        foreign_cpu_s: CPU seconds that everything else on the machine used meanwhile.
     """
 
     wall_s: float
@@ -46,10 +47,7 @@ class Run:
     tree_bytes: int
     own_bytes: int
     largest_bytes: int
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the figures by name, for the results file."""
-        return asdict(self)
+    foreign_cpu_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,30 +57,49 @@ class Contestant:
     Attributes:
         name: as in the tables.
         command: its words; `{output}` stands for an empty folder, removed after each run.
-        environment: variables added to this process's.
-        check: looks at the output folder after each run and raises if the run is not valid.
+        check: looks at the output folder after each run and raises `CommandFailed` if the run
+            is not valid.
+        cores: how many cores it may run on.
     """
 
     name: str
     command: Sequence[str]
-    environment: Mapping[str, str] | None = None
     check: Callable[[Path], None] | None = None
+    cores: int = 2
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
-    """Run a command to its end and measure it.
+@dataclass
+class Figures:
+    """What came of one contestant: its runs, or why it has none.
+
+    Attributes:
+        runs: one a round.
+        failure: the message of the run that failed; it takes no part in later rounds.
+    """
+
+    runs: list[Run]
+    failure: str | None = None
+
+
+def run(command: Sequence[str], cores: int = 2) -> Run:
+    """Run a command to its end, held to so many cores, and measure it.
 
     Raises:
         CommandFailed: its exit code is not 0.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    allowed = os.sched_getaffinity(0)
+    busy = _busy_seconds()
+    os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # inherited by the child
+    try:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    finally:
+        os.sched_setaffinity(0, allowed)
     said: list[bytes] = []
     reader = threading.Thread(target=_read, args=(process, said), daemon=True)
     reader.start()
@@ -101,14 +118,24 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
         reason = f"exit code {process.returncode} from {' '.join(command)}\n{tail}"
         raise CommandFailed(reason)
     largest = usage.ru_maxrss * 1024
+    cpu = usage.ru_utime + usage.ru_stime
     return Run(
         wall_s=wall,
-        cpu_s=usage.ru_utime + usage.ru_stime,
+        cpu_s=cpu,
         # A short peak falls between two samples; the kernel's own figure does not.
         tree_bytes=max(peaks[0], largest),
         own_bytes=peaks[1],
         largest_bytes=largest,
+        foreign_cpu_s=max(_busy_seconds() - busy - cpu, 0.0),
     )
+
+
+def _busy_seconds() -> float:
+    """Return the CPU seconds that all processes have used since the machine started."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _read(process: subprocess.Popen[bytes], said: list[bytes]) -> None:
@@ -160,35 +187,44 @@ def compete(
     runs: int,
     warm_up: bool = True,
     done: Callable[[str], Any] = lambda name: None,
-) -> dict[str, list[Run]]:
+) -> dict[str, Figures]:
     """Measure several commands in turns; who begins changes from round to round.
 
     Args:
-        contestants: the commands; a warm-up run of each comes first and is not counted.
+        contestants: the commands.
         folder: where their output folders are made.
         runs: rounds that count.
-        warm_up: whether there is such a first round.
+        warm_up: whether a round that does not count comes first.
         done: called with a name after each of its runs.
-
-    Raises:
-        CommandFailed: one of them failed.
     """
-    figures: dict[str, list[Run]] = {c.name: [] for c in contestants}
+    figures = {c.name: Figures([]) for c in contestants}
     for round_ in range(-int(warm_up), runs):
         turn = round_ % len(contestants)
         for contestant in [*contestants[turn:], *contestants[:turn]]:
-            output = folder / "out"
-            shutil.rmtree(output, ignore_errors=True)
-            output.mkdir(parents=True)
-            command = [word.replace("{output}", str(output)) for word in contestant.command]
-            figure = run(command, contestant.environment)
-            if contestant.check is not None:
-                contestant.check(output)
-            shutil.rmtree(output)
-            if round_ >= 0:
-                figures[contestant.name].append(figure)
+            result = figures[contestant.name]
+            if result.failure is None:
+                try:
+                    figure = _run_once(contestant, folder / "out")
+                except CommandFailed as error:
+                    result.failure = str(error)
+                else:
+                    if round_ >= 0:
+                        result.runs.append(figure)
             done(contestant.name)
     return figures
+
+
+def _run_once(contestant: Contestant, output: Path) -> Run:
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    try:
+        command = [word.replace("{output}", str(output)) for word in contestant.command]
+        figure = run(command, contestant.cores)
+        if contestant.check is not None:
+            contestant.check(output)
+    finally:
+        shutil.rmtree(output)
+    return figure
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 TEXTS = ("activity", "resource", "workflow_group", "model_version")
@@ -56,7 +55,6 @@ SELECT
 FROM moves
 """
 
-# Read back from the file: less memory than a table held in between, and no slower.
 CASES_SQL = """
 WITH histories AS (
     SELECT
@@ -69,7 +67,7 @@ WITH histories AS (
         list(to_state ORDER BY sequence) AS states,
         bool_or(is_end) AS is_complete,
         count(*) FILTER (gap) AS gaps
-    FROM read_parquet('{transitions}')
+    FROM {transitions}
     GROUP BY case_id
 )
 SELECT
@@ -93,15 +91,16 @@ FROM histories
 """
 
 
-def duckdb_transitions(log: Path, output: Path, threads: int = 2) -> None:
-    """Write `transitions.parquet` and `cases.parquet` with DuckDB; its memory limit is its own.
+def duckdb_transitions(log: Path, output: Path, threads: int = 2, lines: bool = False) -> None:
+    """Write the tables `transitions` and `cases` with DuckDB; its memory limit is its own.
 
     Args:
         log: a `.parquet` or `.jsonl` file from `bench.data`.
         output: an existing folder.
         threads: worker threads.
+        lines: write JSON Lines, not Parquet.
     """
-    import duckdb
+    import duckdb  # noqa: PLC0415 - only for who runs it
 
     con = duckdb.connect()
     con.execute(f"SET threads = {threads}")
@@ -122,22 +121,29 @@ def duckdb_transitions(log: Path, output: Path, threads: int = 2) -> None:
             f"FROM read_json('{log}', format = 'newline_delimited', columns = {columns})"
         )
         events = "SELECT *, rowid AS position FROM log"
-    transitions = output / "transitions.parquet"
-    for query, path in (
-        (TRANSITIONS_SQL.format(events=events), transitions),
-        (CASES_SQL.format(transitions=transitions), output / "cases.parquet"),
-    ):
-        con.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION snappy)")
+    query = TRANSITIONS_SQL.format(events=events)
+    if lines:
+        con.execute(f"CREATE TEMP TABLE made AS {query}")
+        con.execute(f"COPY made TO '{output / 'transitions.jsonl'}' (FORMAT json)")
+        query = CASES_SQL.format(transitions="made")
+        con.execute(f"COPY ({query}) TO '{output / 'cases.jsonl'}' (FORMAT json)")
+    else:
+        written = output / "transitions.parquet"
+        con.execute(f"COPY ({query}) TO '{written}' (FORMAT parquet, COMPRESSION snappy)")
+        # Read back from the file: less memory than a table held in between, and no slower.
+        query = CASES_SQL.format(transitions=f"read_parquet('{written}')")
+        cases = output / "cases.parquet"
+        con.execute(f"COPY ({query}) TO '{cases}' (FORMAT parquet, COMPRESSION snappy)")
     con.close()
 
 
 def polars_transitions(log: Path, output: Path, threads: int = 2) -> None:
     """Write `transitions.parquet` and `cases.parquet` with Polars' streaming engine.
 
-    Arguments as for `duckdb_transitions`; threads count only if Polars is not loaded yet.
+    Arguments as for `duckdb_transitions`; `threads` counts only if Polars is not loaded yet.
     """
     os.environ["POLARS_MAX_THREADS"] = str(threads)
-    import polars as pl
+    import polars as pl  # noqa: PLC0415 - reads the variable above
 
     def identity(seed: int, *columns: str) -> pl.Expr:
         key = pl.struct(*columns)
@@ -241,22 +247,20 @@ def polars_transitions(log: Path, output: Path, threads: int = 2) -> None:
     cases.sink_parquet(output / "cases.parquet", compression="snappy", engine="streaming")
 
 
-PEERS: dict[str, Callable[[Path, Path, int], None]] = {
-    "duckdb": duckdb_transitions,
-    "polars": polars_transitions,
-}
-
-
 def main() -> None:
     """Run one peer on one log (see the module)."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
-    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("peer", choices=("duckdb", "polars"))
     parser.add_argument("log", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lines", action="store_true", help="write JSON Lines (DuckDB only)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    PEERS[args.peer](args.log, args.output, args.threads)
+    if args.peer == "polars":
+        polars_transitions(args.log, args.output, args.threads)
+    else:
+        duckdb_transitions(args.log, args.output, args.threads, args.lines)
 
 
 if __name__ == "__main__":

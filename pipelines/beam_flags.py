@@ -71,9 +71,7 @@ def _unknown(arguments: Sequence[str], known: Sequence[str]) -> Iterator[str]:
             yield f"'{argument}' stands alone; put globs and values with spaces in quotes"
 
 
-def _unsuitable(
-    options: PipelineOptions, arguments: Sequence[str], workers: bool
-) -> Iterator[str]:
+def _unsuitable(options: PipelineOptions, arguments: Sequence[str], workers: bool) -> Iterator[str]:
     standard = options.view_as(StandardOptions)
     if standard.streaming:
         yield "--streaming does not fit a bounded input; leave it out"

@@ -7,9 +7,12 @@ several stack traces. `--verbose` shows all of it.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 _ERROR_LINE = re.compile(r"(?P<kind>[A-Za-z_][\w.]*): ?(?P<text>.*)", re.DOTALL)
@@ -40,6 +43,20 @@ def configure(verbose: bool, local: bool = True) -> None:
     if not verbose:
         for package in ("apache_beam", "google", "grpc"):
             warnings.filterwarnings("ignore", module=package)
+
+
+@contextmanager
+def quiet_stderr(wanted: bool) -> Iterator[None]:
+    """Drop what is printed on `sys.stderr` while the block runs.
+
+    Worker threads of Beam print their stack traces there, past the log. Whoever has taken
+    hold of the stream before, as our screen and log have, still writes to it.
+    """
+    if not wanted:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 class _Formatter(logging.Formatter):

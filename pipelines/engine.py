@@ -8,9 +8,12 @@ start. Another `--runner` is Beam's matter and passed on as it is.
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +30,9 @@ from apache_beam.options.pipeline_options import (
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
 PROCESSES_FROM = 64 * 2**20
 """Bytes of input that hold the interpreter lock, from which processes pay for their start."""
+
+WORKERS = "workers"
+"""Folder in the scratch folder with a file for each worker process: see `pipelines.worker`."""
 
 Mode = Literal["memory", "threads", "processes", "elsewhere"]
 _MODES: Mapping[str, Mode] = {
@@ -65,6 +71,7 @@ class Engine:
 
 def choose(
     flags: PipelineOptions,
+    arguments: Sequence[str],
     workers: int,
     bytes_by_format: Mapping[str, int],
     python_bound: frozenset[str],
@@ -72,7 +79,8 @@ def choose(
     """Choose the engine.
 
     Args:
-        flags: Beam's options; an explicit choice in them is kept.
+        flags: Beam's options.
+        arguments: the command line; an explicit choice in it is kept.
         workers: how many workers this machine is to have.
         bytes_by_format: size of the input by name of format.
         python_bound: the formats whose decoding holds the interpreter lock.
@@ -80,11 +88,13 @@ def choose(
     runner = flags.view_as(StandardOptions).runner
     if runner and runner.rpartition(".")[2].lower() not in FN_API_RUNNERS:
         return Engine(runner, "elsewhere", 0, "--runner", _shares_files(runner, flags))
-    given = flags.get_all_options(drop_default=True)
-    if given.get("direct_num_workers") is not None:
-        workers = given["direct_num_workers"] or workers
-    mode = _MODES.get(given.get("direct_running_mode", ""))
-    if mode is not None:
+    given = {argument.partition("=")[0] for argument in arguments}
+    direct = flags.view_as(DirectOptions)
+    if "--direct_num_workers" in given:
+        workers = direct.direct_num_workers or workers
+    if "--direct_running_mode" in given:
+        mode = _MODES[direct.direct_running_mode]
+        workers = 1 if mode == "memory" else workers
         return Engine("FnApiRunner", mode, workers, "--direct_running_mode", True)
     if workers == 1:
         return Engine("FnApiRunner", "memory", 1, "one worker", True)
@@ -95,12 +105,17 @@ def choose(
     return Engine("FnApiRunner", "threads", workers, "Arrow works in threads", True)
 
 
-def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool) -> Any:
-    """Return what `beam.Pipeline(runner=...)` takes, and set Beam's options to suit it."""
+def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool, scratch: str) -> Any:
+    """Return what `beam.Pipeline(runner=...)` takes, and set Beam's options to suit it.
+
+    Args:
+        engine: as chosen.
+        flags: Beam's options; changed.
+        verbose: whether workers log everything from INFO on.
+        scratch: the run's scratch folder, where worker processes leave their numbers.
+    """
     if flags.view_as(WorkerOptions).default_sdk_harness_log_level is None:
-        flags.view_as(WorkerOptions).default_sdk_harness_log_level = (
-            "INFO" if verbose else "ERROR"
-        )
+        flags.view_as(WorkerOptions).default_sdk_harness_log_level = "INFO" if verbose else "ERROR"
     if engine.mode == "elsewhere":
         return engine.runner
     # Heavy, and not needed for a plan or another runner.
@@ -118,9 +133,11 @@ def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool) -> Any:
         direct.direct_running_mode = "multi_threading"
     elif engine.mode == "processes":
         # Not the runner's own multi_processing mode: see pipelines.worker.
-        worker = Path(__file__).with_name("worker.py")
+        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        command.append(os.path.join(scratch, WORKERS))
+        os.makedirs(command[-1], exist_ok=True)
         environment = environments.SubprocessSDKEnvironment.from_command_string(
-            f"exec {shlex.quote(sys.executable)} {shlex.quote(str(worker))}"
+            f"exec {shlex.join(command)}"
         )
     # Worker processes learn Beam's options, credentials of file systems among them, from here.
     encoded = JobServiceHandle.encode_pipeline_options(flags.get_all_options())
@@ -128,6 +145,35 @@ def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool) -> Any:
         beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     )
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
+
+
+def dead_worker(scratch: str) -> str | None:
+    """Say which worker process of a run has died, and its last words, if one has.
+
+    Beam's runner would wait for it for ever.
+    """
+    for number, said in _workers(scratch):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            lines = [line for line in said.read_text("utf-8", "replace").splitlines() if line]
+            last = lines[-1] if lines else "killed, as it happens when memory runs out"
+            return f"worker process {number} has died: {last}"
+    return None
+
+
+def stop_workers(scratch: str) -> None:
+    """End the worker processes of a run that are still there."""
+    for number, _ in _workers(scratch):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
+def _workers(scratch: str) -> list[tuple[int, Path]]:
+    folder = Path(scratch, WORKERS)
+    if not scratch or not folder.is_dir():
+        return []
+    return [(int(said.name), said) for said in folder.iterdir()]
 
 
 def _shares_files(runner: str, flags: PipelineOptions) -> bool:

@@ -32,6 +32,10 @@ MEANING: dict[ExitCode, str] = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM)."""
+
+
 class RunError(Exception):
     """A run that can't go on.
 

@@ -6,7 +6,8 @@ import shutil
 import textwrap
 
 from pipelines.exit_codes import MEANING
-from pipelines.options import OPTIONS, Option, format_names
+from pipelines.option_table import OPTIONS, Option
+from pipelines.options import format_names
 from pipelines.registry import PIPELINES, Pipeline
 
 WIDEST = 100
@@ -56,13 +57,13 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
     ]
     for example in pipeline.examples:
         lines.append(f"  # {example.title}")
-        lines.append("  " + " \\\n  ".join([f"{program} {example.command[0]}", *example.command[1:]]))
+        lines.append(
+            "  " + " \\\n  ".join([f"{program} {example.command[0]}", *example.command[1:]])
+        )
         lines.append("")
     for group in dict.fromkeys(option.group for option in OPTIONS):
         lines.append(group)
-        lines.extend(
-            _pairs([_described(option) for option in OPTIONS if option.group == group])
-        )
+        lines.extend(_pairs([_described(option) for option in OPTIONS if option.group == group]))
         lines.append("")
     lines.append("Beam's options")
     lines.extend(

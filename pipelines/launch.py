@@ -2,42 +2,45 @@
 
 Everything that can be wrong with the configuration is found before the engine starts. The
 pipeline runs in a thread of its own, because the FnApiRunner's `run` blocks, so that
-progress is shown and Ctrl-C is heard. The scratch folder is removed however it ends.
+progress is shown and Ctrl-C is heard. A run that fails leaves the output as it was.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
+from transforms.formats.registry import FORMATS
 
 from pipelines import beam_log, engine, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.options import Settings
+from pipelines.paths import with_top_level
 from pipelines.registry import Pipeline, RunContext
+from pipelines.version import version
 from transforms import progress
-from transforms.formats.registry import FORMATS
+from transforms.sinks.commit import MANIFEST, OutputError, Run
+from transforms.sinks.store import open_store
+from transforms.sinks.tables import FileFormat
 from transforms.sources import files
 
 POLL_S = 0.1
-MANIFEST = "_run.json"
+ABORTS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ def launch(
     plan = make_plan(settings)
     chosen = engine.choose(
         flags,
+        settings.arguments,
         settings.workers,
         {name: size for name, (_, size) in plan.formats.items()},
         frozenset(name for name, known in FORMATS.items() if known.python_bound),
@@ -63,23 +67,36 @@ def launch(
     if settings.explain_plan:
         summary.show_plan(screen, pipeline, settings, plan, chosen)
         return ExitCode.OK
-    for warning in plan.warnings:
-        screen.warn(warning)
-    with writable(settings.output), scratch_folder(chosen.local, flags) as scratch:
+    run_id = _run_id(settings)
+    with hold_output(pipeline, settings, run_id) as sink:
         screen.note(f"engine: {chosen} ({chosen.reason})")
-        run = RunContext(_run_id(settings), str(chosen), chosen.local, scratch, plan)
-        if scratch and shutil.disk_usage(scratch).free < plan.bytes:
-            screen.warn(
-                f"the disk of {scratch} has less room than the input has bytes; "
-                "set TMPDIR to a folder on a larger one"
-            )
-        runner = engine.make_runner(chosen, flags, settings.verbose)
+        scratch = sink.scratch if chosen.local else ""
+        _warn_early(screen, settings, plan, chosen, sink)
+        run = RunContext(
+            run_id,
+            str(chosen),
+            chosen.local,
+            scratch,
+            plan,
+            sink,
+            pipeline.tables,
+            version(),
+        )
+        if scratch:
+            progress.prepare(scratch)
+        runner = engine.make_runner(chosen, flags, settings.verbose, scratch)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
         detached = flags.view_as(StandardOptions).no_wait_until_finish
         job = _Job(root, wait=not detached)
-        with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
-            _await(job, lambda: watcher.update(progress.read_progress(scratch)))
+        try:
+            with (
+                beam_log.quiet_stderr(wanted=chosen.mode == "threads" and not settings.verbose),
+                watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher,
+            ):
+                _await(job, scratch, lambda: watcher.update(progress.read_progress(scratch)))
+        finally:
+            engine.stop_workers(scratch)
         if detached and chosen.mode == "elsewhere":
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
@@ -95,7 +112,10 @@ def make_plan(settings: Settings) -> files.Plan:
     """
     try:
         plan = files.plan(
-            settings.input, settings.format, settings.context(), shards=settings.shards
+            with_top_level(settings.input),
+            settings.format,
+            settings.context(),
+            shards=settings.shards,
         )
     except ValueError as error:
         # Beam has no file system for the scheme, or its package is not installed.
@@ -126,38 +146,46 @@ def _no_match(pattern: str) -> str:
 
 
 @contextmanager
-def writable(output: str) -> Iterator[None]:
-    """Make sure that the output folder can be written; take it away again if the run fails.
+def hold_output(pipeline: Pipeline, settings: Settings, run_id: str) -> Iterator[Run]:
+    """Take hold of the output; if the block fails, leave it as it was.
 
     Raises:
-        RunError: it can't.
+        RunError: it can't be written, or another run is writing to it.
     """
-    made: list[Path] = []
+    made = [] if "://" in settings.output else _missing_folders(Path(settings.output))
     try:
-        if "://" in output:
-            probe = f"{output}/_writable"
-            FileSystems.create(probe).close()
-            FileSystems.delete([probe])
-        else:
-            made = _missing_folders(Path(output))
-            os.makedirs(output, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=output, prefix="_writable-"):
-                pass
-    except (BeamIOError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or _one_line(error)
-        if os.path.isfile(output):
-            reason = "it is a file"
-        text = f"--output '{output}' can't be written: {reason}; give a folder that can"
-        raise RunError(ExitCode.OUTPUT, text) from None
+        store = open_store(settings.output)
+        sink = Run.start(
+            settings.output,
+            store,
+            pipeline.tables,
+            cast(FileFormat, settings.output_format),
+            run_id,
+        )
+    except OutputError as error:
+        raise RunError(ExitCode.OUTPUT, f"--output: {_one_line(error)}") from None
+    except ValueError as error:
+        # Beam has no file system for the scheme, or its package is not installed.
+        raise RunError(ExitCode.USAGE, f"--output: {_one_line(error)}") from None
     try:
-        yield
+        yield sink
     except BaseException:
+        _abort(sink)
         for folder in made:
-            try:
+            with suppress(OSError):
                 folder.rmdir()
-            except OSError:
-                break
         raise
+
+
+def _abort(sink: Run) -> None:
+    """Remove what a run has written; what its last workers write meanwhile, the next run does."""
+    for _ in range(ABORTS):
+        try:
+            sink.abort()
+        except OSError as error:
+            _log.info("can't remove %s yet: %s", sink.folder, error)
+        else:
+            return
 
 
 def _missing_folders(folder: Path) -> list[Path]:
@@ -169,25 +197,21 @@ def _missing_folders(folder: Path) -> list[Path]:
     return missing
 
 
-@contextmanager
-def scratch_folder(local: bool, flags: PipelineOptions) -> Iterator[str]:
-    """Make the run's own temporary folder; empty if workers don't share this machine's files."""
-    if not local:
-        yield ""
-        return
-    place = flags.view_as(GoogleCloudOptions).temp_location
-    if place and "://" not in place:
-        os.makedirs(place, exist_ok=True)
-    else:
-        place = None
-    scratch = tempfile.mkdtemp(prefix="imixs-streams-", dir=place)
-    try:
-        progress.prepare(scratch)
-        yield scratch
-    finally:
-        # Workers that are still busy after Ctrl-C may write into it while it goes.
-        for _ in range(3):
-            shutil.rmtree(scratch, ignore_errors=True)
+def _warn_early(
+    screen: summary.Screen, settings: Settings, plan: files.Plan, chosen: engine.Engine, sink: Run
+) -> None:
+    for warning in (*plan.warnings, *sink.notes):
+        screen.warn(warning)
+    if chosen.local and shutil.disk_usage(sink.scratch).free < plan.bytes:
+        screen.warn(
+            f"the disk of {sink.scratch} has less room than the input has bytes; "
+            "give an --output on a larger one"
+        )
+    if not chosen.local and sink.store.local:
+        screen.warn(
+            f"--output '{settings.output}' is a folder of this machine, but the workers of "
+            f"{chosen} may be on others; give one that all of them see"
+        )
 
 
 @dataclass
@@ -224,7 +248,7 @@ class _Job:
             self.error = error
 
 
-def _await(job: _Job, watcher: Callable[[], None]) -> None:
+def _await(job: _Job, scratch: str, watcher: Callable[[], None]) -> None:
     """Wait for a job.
 
     Raises:
@@ -235,6 +259,9 @@ def _await(job: _Job, watcher: Callable[[], None]) -> None:
         while job.thread.is_alive():
             job.thread.join(POLL_S)
             watcher()
+            died = engine.dead_worker(scratch)
+            if died and job.error is None:
+                raise RunError(ExitCode.FAILED, f"{died}; fewer --workers need less memory")
     except KeyboardInterrupt:
         if job.result is not None:
             job.result.cancel()

@@ -1,4 +1,4 @@
-"""The command line's options: one table of them, the frozen `Settings` they become, and `parse`.
+"""From argv to frozen `Settings` and Beam's options.
 
 Options are read once, here; nothing below sees argv, the environment or the clock. What
 is not ours is passed to Beam, and what Beam does not know either is an error with a
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pipelines import values
+from pipelines.option_table import MASKABLE, OPTIONS
+from pipelines.paths import local_path, matches, patterns_of
 from pipelines.registry import PIPELINES, Pipeline
 from pipelines.values import BadValue
 
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from transforms.formats.base import Context
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 FORMAT_ALIASES = {"jsonl": "json_lines", "ndjson": "json_lines", "xml": "imixs_xml"}
 OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
-MASKABLE = ("actor", "case_id", "transaction_id", "workflow_group")
 MAX_SHARDS = 4096
 MAX_WORKERS = 1024
 LEAST_MASK_KEY = 16
@@ -142,110 +144,6 @@ class Settings:
         return 2**62 if self.until_us is None else -(-self.until_us // 1000)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option, as `--help` shows it.
-
-    Attributes:
-        name: without the dashes.
-        group: its heading.
-        metavar: what its value is; empty for a switch.
-        help: what it does.
-        default: the text that stands for it where it is not given.
-        many: takes several values, and may be given several times.
-    """
-
-    name: str
-    group: str
-    metavar: str
-    help: str
-    default: str | None = None
-    many: bool = False
-
-
-_READING, _WRITING = "What is read", "What is written"
-_MEANING, _TIMES = "What it means", "Time and order"
-_RUNNING = "How it runs"
-
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        "input",
-        _READING,
-        "PATH",
-        "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
-        "any Beam file system; several, or separated by commas; may be given again",
-        many=True,
-    ),
-    Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),
-    Option(
-        "columns",
-        _READING,
-        "COLUMN=NAME,..",
-        "the input's names (or JSON paths) of event columns, such as case_id=CaseID",
-    ),
-    Option("items", _READING, "NAME,..", "business items kept in the column attributes"),
-    Option("delimiter", _READING, "CHAR", "separator of CSV columns, or tab; found if not given"),
-    Option("encoding", _READING, "NAME", "text encoding of CSV and JSON files", "utf-8"),
-    Option("max_message_bytes", _READING, "SIZE", "a larger document is a dead letter", "64MiB"),
-    Option(
-        "output", _WRITING, "FOLDER", "where the tables go; those of an earlier run are replaced"
-    ),
-    Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),
-    Option(
-        "max_dead_letters",
-        _WRITING,
-        "N|N%",
-        "exit with 3 if there are more dead letters, or a larger share of the messages",
-    ),
-    Option(
-        "mask",
-        _WRITING,
-        "NAME,..",
-        "write keyed hashes for the values of columns (" + ", ".join(MASKABLE) + ") and items",
-    ),
-    Option("mask_key", _WRITING, "KEY", "key of the hashes: file:PATH or env:NAME, 16 bytes up"),
-    Option("end_states", _MEANING, "STATE,..", "states that end a case"),
-    Option(
-        "complete_log",
-        _MEANING,
-        "",
-        "the input holds whole cases: the last event of each is its end",
-    ),
-    Option("timezone", _TIMES, "ZONE", "zone of times that have none", "UTC"),
-    Option(
-        "time_format",
-        _TIMES,
-        "FORMAT",
-        "strptime format, or s, ms, us, ns for epochs; otherwise ISO 8601 and epochs are seen",
-    ),
-    Option("since", _TIMES, "TIME", "leave out events before this time or date"),
-    Option(
-        "until",
-        _TIMES,
-        "TIME",
-        "leave out events from this time or date on, and fire the deadlines before it; "
-        "'end' fires all (default: the start of the run)",
-    ),
-    Option("disorder", _TIMES, "DURATION", "how late a broker's record may be", "30s"),
-    Option(
-        "max_future",
-        _TIMES,
-        "DURATION",
-        "an event further ahead of its record is a dead letter",
-        "1d",
-    ),
-    Option("case_retention", _TIMES, "DURATION", "forget a case so long after its end", "30d"),
-    Option("idle_retention", _TIMES, "DURATION", "forget an idle case after so long", "365d"),
-    Option("shards", _RUNNING, "N", "parts of the fold (default: from the input's size)"),
-    Option("workers", _RUNNING, "N", "threads or processes here (default: one a core)"),
-    Option("explain_plan", _RUNNING, "", "say what would be read, run and written, and stop"),
-    Option("progress", _RUNNING, "auto|off", "progress: a display on a terminal, else lines", "auto"),
-    Option("quiet", _RUNNING, "", "say nothing but errors"),
-    Option("verbose", _RUNNING, "", "show Beam's log, and stack traces of errors"),
-    Option("color", _RUNNING, "WHEN", "auto, always or never (NO_COLOR is heeded)", "auto"),
-)
-
-
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are `UsageError`s in our words."""
 
@@ -312,6 +210,32 @@ def parse(
     return settings, flags
 
 
+def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
+    """Read the arguments of `show`: folder, tables, rows.
+
+    Raises:
+        UsageError: with a sentence for the first problem.
+    """
+    parser = _Parser(prog="run.py show", add_help=False, allow_abbrev=False)
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--table")
+    parser.add_argument("--rows", default="5")
+    given, rest = parser.parse_known_args(list(argv))
+    if rest:
+        hint = values.suggest(rest[0], ["--table", "--rows"]) or "; see show --help"
+        problem = f"{rest[0]} is not an option of show{hint}"
+        raise UsageError(problem)
+    if not given.folder:
+        problem = "show needs the folder of a run, its --output"
+        raise UsageError(problem)
+    reader = _Reader(vars(given))
+    tables = reader.read("table", values.names, ())
+    rows = reader.read("rows", lambda text: values.whole(text, 1, 1000), 5)
+    if reader.problems:
+        raise UsageError(*reader.problems)
+    return local_path(given.folder).rstrip("/") or "/", list(tables), rows
+
+
 class _Reader:
     """Turns texts into values, and collects the problems."""
 
@@ -319,7 +243,7 @@ class _Reader:
         self.given = given
         self.problems: list[str] = []
 
-    def read(self, name: str, reader: Callable[[str], T], default: T) -> T:
+    def read(self, name: str, reader: Callable[[str], T], default: D) -> T | D:
         text = self.given[name]
         if text is None:
             return default
@@ -343,10 +267,11 @@ class _Reader:
                 f"--since {values.time_text(since)} is not before --until "
                 f"{values.time_text(until)}; there is nothing between them"
             )
+        patterns = self._input()
         return Settings(
             pipeline=pipeline.name,
-            input=self._input(),
-            output=self._output(pipeline, output_format),
+            input=patterns,
+            output=self._output(pipeline, output_format, patterns),
             started_us=started,
             format=read("format", _format, "auto"),
             output_format=output_format,
@@ -384,33 +309,25 @@ class _Reader:
         )
 
     def _input(self) -> tuple[str, ...]:
-        patterns: list[str] = []
-        for text in self.given["input"] or ():
-            # A comma separates, unless there is a file of that very name.
-            parts = [text] if os.path.exists(text) else text.split(",")
-            patterns.extend(local_path(part.strip()) for part in parts if part.strip())
+        patterns = patterns_of(self.given["input"] or ())
         if not patterns:
             self.problems.append("--input is missing; give the files to read, such as 'data/**'")
-        return tuple(f"{p.rstrip('/')}/**" if os.path.isdir(p) else p for p in patterns)
+        return patterns
 
-    def _output(self, pipeline: Pipeline, output_format: str) -> str:
+    def _output(self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]) -> str:
         text = self.given["output"]
         if not text:
             if not self.given["explain_plan"]:
                 self.problems.append("--output is missing; give a folder for the tables")
             return ""
-        output = local_path(text)
-        output = output.rstrip("/") or "/"
+        output = local_path(text).rstrip("/") or "/"
         written = [f"{output}/{table}/part.{output_format}" for table in pipeline.tables]
-        for pattern in self.given["input"] or ():
-            name = local_path(pattern)
-            name = f"{name.rstrip('/')}/**" if os.path.isdir(name) else name
-            if any(matches(name, path) for path in written):
-                self.problems.append(
-                    f"--output '{text}' lies in --input '{pattern}'; a second run would read "
-                    "the first one's tables: give a folder outside"
-                )
-                break
+        inside = [p for p in patterns if any(matches(p, path) for path in written)]
+        if inside:
+            self.problems.append(
+                f"--output '{text}' lies in --input '{inside[0]}'; a second run would read "
+                "the tables of the first: give a folder outside"
+            )
         return output
 
     def _mask_key(self) -> bytes:
@@ -422,24 +339,6 @@ class _Reader:
         if not self.given["mask"]:
             self.problems.append("--mask_key is given, but nothing to mask; add --mask actor")
         return self.read("mask_key", _key, b"")
-
-
-def local_path(text: str) -> str:
-    """Return a path of this machine without `file://` and `~`; others as they are."""
-    if text.startswith("file://"):
-        text = text[len("file://") :]
-    return os.path.expanduser(text)
-
-
-def matches(pattern: str, path: str) -> bool:
-    """Say whether a glob, with `**` over folders, matches a path."""
-    if "://" not in pattern and "://" not in path:
-        pattern, path = os.path.abspath(pattern), os.path.abspath(path)
-    wanted = re.escape(pattern)
-    for glob, expression in ((r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
-        wanted = wanted.replace(glob, expression)
-    wanted = re.sub(r"\\\[(.+?)\\\]", r"[\1]", wanted)
-    return re.fullmatch(wanted, path, re.DOTALL) is not None
 
 
 def format_names() -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import apache_beam as beam
 
     from pipelines.options import Settings
+    from transforms.sinks.commit import Run
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class RunContext:
         run_id: names this run: in the manifest, in the names of its files.
         engine: the engine in words, for the manifest.
         local: every worker runs on this machine, so `scratch` may carry data between steps.
-        scratch: folder of this run alone, removed when it ends; empty if not `local`.
+        scratch: local folder of this run alone, removed when it ends; empty if not `local`.
         plan: `transforms.sources.files.Plan` of the input.
+        output: the run's place in its output, started; to be committed by the last step.
+        tables: names of the tables it writes.
+        version: of this program.
     """
 
     run_id: str
@@ -33,6 +37,9 @@ class RunContext:
     local: bool
     scratch: str
     plan: Any
+    output: Run
+    tables: tuple[str, ...]
+    version: str
 
 
 @dataclass(frozen=True)

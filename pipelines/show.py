@@ -17,13 +17,15 @@ from apache_beam.io.filesystems import FileSystems
 from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.summary import PLAIN_WIDTH, Screen, laws, show_laws
+from pipelines.summary import PLAIN_WIDTH, Screen, laws, show_laws, table_names
 from schemas.tables import DEAD_LETTERS, TABLES
+from transforms.sinks.commit import MANIFEST
 
-MANIFEST = "_run.json"
 EXTENSIONS = ("parquet", "jsonl", "csv")
 WIDEST = 28
 MOST_DEAD_LETTERS = 100_000
+BLOCK = 16 * 2**20
+"""Bytes of text read at once; a row must fit in."""
 
 _LAST = ("row_id", "event_id", "attributes", "payload")
 
@@ -68,7 +70,7 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
             known = ", ".join(manifest["tables"])
             raise RunError(ExitCode.USAGE, f"--table '{table}' is not there; use one of {known}")
     show_laws(screen, laws(manifest))
-    for name in tables or manifest["tables"]:
+    for name in tables or table_names(manifest):
         count = manifest["tables"][name]["rows"]
         screen.say(f"{name}: {count:,} rows")
         found = first_rows(output, name, rows) if count else None
@@ -188,7 +190,8 @@ def _read(path: str, columns: list[str] | None = None) -> pa.Table:
         if path.endswith(".parquet"):
             return pa.parquet.read_table(source, columns=columns)
         if path.endswith(".csv"):
-            table = pa.csv.read_csv(source)
+            options = pa.csv.ReadOptions(block_size=BLOCK)
+            table = pa.csv.read_csv(source, options)
         else:
-            table = pa.json.read_json(source)
+            table = pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK))
     return table.select(columns) if columns else table

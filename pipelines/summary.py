@@ -1,4 +1,4 @@
-"""What a run says: notes while it goes, its plan, and at its end laws, tables, quality, dead letters.
+"""What a run says: notes while it goes, its plan, and at its end its laws, tables and dead letters.
 
 What is meant for a program or a file goes to stdout, what is meant for whoever waits to
 stderr. The figures come from the run's manifest, OUTPUT/_run.json.
@@ -7,6 +7,7 @@ stderr. The figures come from the run's manifest, OUTPUT/_run.json.
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.exit_codes import ExitCode
+from pipelines.registry import PIPELINES, Pipeline
 from pipelines.values import size_text, time_text
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
     from pipelines.options import Settings
-    from pipelines.registry import Pipeline
     from transforms.sources.files import Plan
 
 FIRST_NAMES = 5
@@ -68,7 +69,8 @@ class Screen:
 
 def _console(color: str, stderr: bool) -> Console:
     console = Console(
-        stderr=stderr,
+        # Held, not looked up: others' output to sys.stderr may be turned off meanwhile.
+        file=sys.stderr if stderr else sys.stdout,
         highlight=False,
         markup=False,
         emoji=False,
@@ -154,7 +156,9 @@ def close(
         _show_dead_letters(screen, settings, dead)
     events = manifest["events"]["in"]
     rate = f", {events / seconds:,.0f} events/s" if events else ""
-    screen.say(f"{seconds:,.1f} s{rate}; {manifest['engine']}, {manifest['shards']} shards")
+    screen.say(
+        f"{seconds:,.1f} s{rate}; {manifest['engine']}, {counted(manifest['shards'], 'shard')}"
+    )
     broken = [law for law in checked if not law.holds]
     if broken:
         sentence = "; ".join(" ".join(str(law).split()) for law in broken)
@@ -162,7 +166,9 @@ def close(
         return ExitCode.LAW
     limit = dead_letter_limit(settings, manifest["messages"]["in"])
     if limit is not None and dead > limit:
-        screen.fail(f"{dead:,} dead letters, more than --max_dead_letters allows ({limit:,})")
+        screen.fail(
+            f"{counted(dead, 'dead letter')}, more than --max_dead_letters allows ({limit:,})"
+        )
         return ExitCode.DEAD_LETTERS
     return ExitCode.OK
 
@@ -189,11 +195,20 @@ def _show_tables(screen: Screen, settings: Settings, manifest: Mapping[str, Any]
     table.add_column("rows", justify="right")
     table.add_column("files", justify="right")
     table.add_column("path", overflow="fold")
-    for name, written in manifest["tables"].items():
+    for name in table_names(manifest):
+        written = manifest["tables"][name]
         path = f"{settings.output}/{name}/*.{settings.output_format}"
         table.add_row(name, f"{written['rows']:,}", f"{_count(written['files']):,}", path)
     screen.table(table)
     screen.say()
+
+
+def table_names(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the tables of a run in the order of its pipeline (a manifest's keys are sorted)."""
+    pipeline = PIPELINES.get(manifest["pipeline"])
+    known = pipeline.tables if pipeline else ()
+    first = [name for name in known if name in manifest["tables"]]
+    return first + [name for name in manifest["tables"] if name not in first]
 
 
 def _count(files: Any) -> int:
@@ -206,6 +221,11 @@ def _show_quality(screen: Screen, manifest: Mapping[str, Any]) -> None:
     screen.say(f"quality   {words or 'no gaps, ties or reversals'}")
 
 
+def counted(count: int, unit: str) -> str:
+    """Return `1 file`, `2,000 files`."""
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+
+
 def _plain(name: str, count: int) -> str:
     return name.removesuffix("s") if count == 1 else name.replace("_", " ")
 
@@ -214,13 +234,13 @@ def _show_dead_letters(screen: Screen, settings: Settings, dead: int) -> None:
     from pipelines import show  # noqa: PLC0415 (reads tables; only if there is something to read)
 
     screen.say()
-    screen.say(f"dead      {dead:,} dead letters")
+    screen.say(f"dead      {counted(dead, 'dead letter')}")
     kinds = show.dead_letter_kinds(settings.output, settings.output_format)
     for kind in kinds[:EXAMPLES]:
         screen.say(f"  {kind.error} {kind.count:,}: {kind.message}")
         screen.say(Text(f"    {kind.source}", "dim"))
     if len(kinds) > EXAMPLES:
-        screen.say(f"  and {len(kinds) - EXAMPLES} other classes of error")
+        screen.say(f"  and {counted(len(kinds) - EXAMPLES, 'other kind')} of error")
     path = f"{settings.output}/dead_letters/*.{settings.output_format}"
     query = f"SELECT error, message, source FROM '{path}'"
     screen.say(Text(f"  look: duckdb -c {shlex.quote(query)}", "dim"))
@@ -233,15 +253,17 @@ def show_plan(
     """Print what a run would do."""
     names = [str(getattr(file, "path", file)) for file in plan.files[:FIRST_NAMES]]
     screen.say(f"pipeline  {pipeline.name}: {pipeline.title}")
-    screen.say(f"input     {len(plan.files):,} files, {size_text(plan.bytes)}")
+    screen.say(f"input     {counted(len(plan.files), 'file')}, {size_text(plan.bytes)}")
     for name, (count, size) in plan.formats.items():
-        screen.say(f"          {name}: {count:,} files, {size_text(size)}")
+        screen.say(f"          {name}: {counted(count, 'file')}, {size_text(size)}")
     for name in names:
         screen.say(f"          {name}")
     if len(plan.files) > len(names):
         screen.say(f"          and {len(plan.files) - len(names):,} more")
     units = plan.units if isinstance(plan.units, int) else len(plan.units)
-    screen.say(f"work      {units:,} units to read, {plan.shards:,} shards to fold")
+    screen.say(
+        f"work      {counted(units, 'unit')} to read, {counted(plan.shards, 'shard')} to fold"
+    )
     screen.say(f"engine    {engine} ({engine.reason})")
     since = "the first event" if settings.since_us is None else time_text(settings.since_us)
     until = "the last deadline" if settings.until_us is None else time_text(settings.until_us)

@@ -171,6 +171,8 @@ def time_us(text: str, zone_name: str) -> int:
     try:
         offset = _offset(match[8], zone_name)
         moment = datetime(year, month, day, hour, minute, second, micros, tzinfo=offset)
+        # Not before the year 1 nor after 9999 in UTC either.
+        moment = moment.astimezone(timezone.utc)
         return (moment - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
         reason = f"is not a time of the calendar ({error})"
@@ -201,7 +203,7 @@ def time_format(text: str) -> str:
         raise BadValue(reason)
     sample = datetime(2024, 11, 30, 22, 58, 59, tzinfo=timezone.utc)
     try:
-        read = datetime.strptime(sample.strftime(text), text)
+        read = datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 (only its date)
     except (ValueError, re.error) as error:
         reason = f"is not a strptime format: {error}"
         raise BadValue(reason) from None
@@ -214,7 +216,7 @@ def time_format(text: str) -> str:
 def delimiter(text: str) -> str:
     """Return the one character that separates the columns of a CSV file."""
     character = {"\\t": "\t", "tab": "\t"}.get(text, text)
-    if len(character) != 1 or not character.isascii() or character in "\"\r\n":
+    if len(character) != 1 or not character.isascii() or character in '"\r\n':
         reason = "is not one character; give one such as ';' or '|', or tab"
         raise BadValue(reason)
     return character

@@ -2,7 +2,9 @@
 
 Beam starts its own worker with `python -m`, which looks for modules in the user's folder
 first, is killed by Ctrl-C with a stack trace, and outlives a parent that was killed.
-Started by path, as `python .../pipelines/worker.py`.
+Started by path, as `python .../pipelines/worker.py FOLDER`, this one does not. While it
+runs there is a file FOLDER/<its number>, which takes what it says on stderr, so that
+`pipelines.engine` can end it, and notices if it has died.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 CHECK_S = 0.5
@@ -23,10 +26,15 @@ def main() -> None:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    said = Path(sys.argv[1], str(os.getpid()))
+    # Its log goes to the runner; what is printed beside it is only of use if it dies.
+    os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
+    warnings.simplefilter("ignore")
 
     from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415 (needs the path)
 
     sdk_worker_main.main(sys.argv)
+    said.unlink(missing_ok=True)
 
 
 def _end_with(parent: int) -> None:

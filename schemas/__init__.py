@@ -1,1 +1,1 @@
-"""Arrow schemas of events and output tables, and the dead-letter envelope. Imports nothing of ours."""
+"""Arrow schemas of events and output tables, coders, and the dead-letter envelope."""

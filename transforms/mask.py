@@ -2,28 +2,32 @@
 
 A token is 32 hexadecimal digits of BLAKE2b under the user's key: equal values have equal
 tokens in every column, run and batch under one key, and nobody without the key can test a
-guess. Event ids are hashed again under the key whenever anything is masked, because an id may
-be an unkeyed hash of a masked value. Dead letters lose their payload.
+guess. Event ids are hashed again under the key (SipHash, every row has one) whenever anything
+is masked, because an id may be an unkeyed hash of a masked value. Dead letters lose their
+payload.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.events import EVENT_SCHEMA
 from transforms.formats.base import Failure
-from transforms.hashing import hash_strings
+from transforms.hashing import hash_strings, to_hex
+from transforms.siphash import siphash128
 
-COLUMNS = frozenset({"case_id", "actor", "workflow_group", "transaction_id", "source"})
+COLUMNS = frozenset({"case_id", "actor", "workflow_group", "transaction_id"})
 """Event columns that can be masked; kernels only compare their values."""
 
+# A path may hold its case's id.
+_WITH_CASE = frozenset({"case_id", "source"})
 _FIXED = frozenset(EVENT_SCHEMA.names) - COLUMNS
 _MIN_KEY = 16
 _MAX_KEY = 64  # BLAKE2b's
@@ -48,8 +52,8 @@ class Masking:
     def __post_init__(self) -> None:
         for name in sorted(self.names & _FIXED):
             reason = (
-                f"{name!r} cannot be masked: transitions are computed from it; "
-                f"columns that can be: {', '.join(sorted(COLUMNS))}"
+                f"{name!r} cannot be masked, it is not a name or needed as it is: "
+                f"columns that can be are {', '.join(sorted(COLUMNS))}"
             )
             raise MaskError(reason)
         if len(self.key) < _MIN_KEY:
@@ -58,21 +62,14 @@ class Masking:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Event columns to mask. Paths may hold a case's id, so `source` goes with `case_id`."""
+        """Event columns to mask: those named, and `source` with `case_id`."""
         columns = self.names & COLUMNS
-        return columns | {"source"} if "case_id" in columns else columns
+        return columns | _WITH_CASE if columns & _WITH_CASE else columns
 
-    def token(self, value: bytes) -> str:
-        """Return the token of a value: 32 hexadecimal digits."""
-        return self._hash()(value)
-
-    def _hash(self) -> Callable[[bytes], str]:
+    def token(self, value: bytes, purpose: bytes = b"") -> str:
+        """Return the token of a value: 32 hexadecimal digits; other purposes, other tokens."""
         key = self.key if len(self.key) <= _MAX_KEY else blake2b(self.key).digest()
-
-        def hash_value(value: bytes) -> str:
-            return blake2b(value, digest_size=16, key=key).hexdigest()
-
-        return hash_value
+        return blake2b(value, digest_size=16, key=key, person=purpose).hexdigest()
 
 
 def masking(names: Collection[str], items: Collection[str], key: bytes) -> Masking:
@@ -147,19 +144,13 @@ def mask_events(table: pa.Table, masking: Masking) -> pa.Table:
     """
     if not masking.names or not len(table):
         return table
-    cases = table["case_id"]
-    masked = {
-        "event_id": _mask_ids(table["event_id"], cases, masking),
-        "log": _mask_log(_one(table["log"]), cases, masking),
-    }
+    ids, log = _mask_ids(_one(table["event_id"]), _one(table["log"]), table["case_id"], masking)
+    attributes = _mask_items(_one(table["attributes"]), masking)
+    masked = {"event_id": ids, "log": log, "attributes": attributes}
     for name in masking.columns:
         masked[name] = _mask_column(table[name], masking)
-    items = masking.names - COLUMNS | masking.names
-    masked["attributes"] = _mask_items(_one(table["attributes"]), items, masking)
-    for name, column in masked.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), column)
-    return table
+    columns = [masked.get(name, table[name]) for name in table.schema.names]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def mask_failure(failure: Failure, masking: Masking) -> Failure:
@@ -177,7 +168,9 @@ def mask_failure(failure: Failure, masking: Masking) -> Failure:
     source = failure.source
     if "source" in masking.columns:
         path, colon, offset = source.rpartition(":")
-        source = masking.token((path if colon else source).encode()) + colon + offset * bool(colon)
+        source = (
+            f"{masking.token(path.encode())}:{offset}" if colon else masking.token(source.encode())
+        )
     return replace(
         failure,
         payload=b"",
@@ -192,10 +185,30 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks)
 
 
+def _mask_ids(
+    ids: pa.Array, log: pa.Array, case_ids: pa.ChunkedArray, masking: Masking
+) -> tuple[pa.Array, pa.Array]:
+    """Hash event ids under the key, and the `log` such that it refers to them again.
+
+    A log has 64-bit hashes of ids, not ids. So an id's token is made of that hash (and of its
+    case, which keeps tokens of different cases apart), and a log's entry is the hash of the
+    token that its own 64 bits give.
+    """
+    cases = hash_strings(case_ids)
+    lengths = pc.fill_null(pc.list_value_length(log), 0).to_numpy(zero_copy_only=False)
+    lines = pc.list_flatten(log).to_numpy(zero_copy_only=False).astype(np.uint64)
+    key = bytes.fromhex(masking.token(b"", purpose=b"event_id"))
+    tokens = to_hex(*siphash128(key, hash_strings(ids), cases))
+    line_tokens = to_hex(*siphash128(key, lines, np.repeat(cases, lengths)))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    entries = pa.array(hash_strings(line_tokens), log.type.value_type)
+    return tokens, pa.ListArray.from_arrays(pa.array(offsets), entries, mask=log.is_null())
+
+
 def _mask_column(column: pa.ChunkedArray, masking: Masking) -> pa.ChunkedArray:
+    """Replace strings; each distinct value is hashed once a chunk."""
     if not pa.types.is_dictionary(column.type):
-        encoded = column.dictionary_encode()
-        return _mask_column(encoded, masking).cast(column.type)
+        return _mask_column(column.dictionary_encode(), masking).cast(column.type)
     chunks = [
         pa.DictionaryArray.from_arrays(chunk.indices, _mask_values(chunk.dictionary, masking))
         for chunk in column.chunks
@@ -204,25 +217,26 @@ def _mask_column(column: pa.ChunkedArray, masking: Masking) -> pa.ChunkedArray:
 
 
 def _mask_values(values: pa.Array, masking: Masking) -> pa.Array:
-    hash_value = masking._hash()
     texts = values.cast(pa.binary()).to_pylist()
-    return pa.array([None if v is None else hash_value(v) for v in texts], values.type)
+    return pa.array([None if v is None else masking.token(v) for v in texts], values.type)
 
 
-def _mask_items(attributes: pa.MapArray, items: frozenset[str], masking: Masking) -> pa.Array:
-    """Mask the values of some keys; the others stay where they are."""
+def _mask_items(attributes: pa.MapArray, masking: Masking) -> pa.Array:
+    """Mask the values of the chosen keys; the others stay as they are."""
     if attributes.null_count == len(attributes):
         return attributes
-    keys = attributes.keys
-    chosen = pa.compute.is_in(keys, pa.array(sorted(items), keys.type))
-    values = attributes.items
-    tokens = _mask_column(pa.chunked_array([values]), masking)
-    masked = pa.compute.if_else(chosen, tokens.combine_chunks(), values)
-    return pa.MapArray.from_buffers(
-        attributes.type,
-        len(attributes),
-        attributes.buffers()[:2],
-        children=[pa.StructArray.from_arrays([keys, masked], fields=list(attributes.type))],
-        offset=attributes.offset,
-        null_count=attributes.null_count,
+    offsets = attributes.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    keys = attributes.keys.slice(first, last - first)
+    values = attributes.items.slice(first, last - first)
+    chosen = pc.is_in(keys, pa.array(sorted(masking.names), keys.type))
+    # Only chosen values are hashed: the rest becomes null on the way.
+    secret = pa.chunked_array([pc.if_else(chosen, values, None)])
+    tokens = _one(_mask_column(secret, masking))
+    return pa.MapArray.from_arrays(
+        pc.subtract(offsets, offsets[0]),
+        keys,
+        pc.if_else(chosen, tokens, values),
+        type=attributes.type,
+        mask=attributes.is_null(),
     )

@@ -70,7 +70,7 @@ def _sorted_index(events: pa.Table, groups: Integers, times: Integers) -> Intege
     if len(groups) == 0:
         return np.empty(0, np.int64)
     base = int(times.min())
-    time_bits = int(times.max() - base).bit_length()
+    time_bits = (int(times.max()) - base).bit_length()
     if int(groups.max()).bit_length() + time_bits <= 63:
         packed = (groups << time_bits) | (times - base)
         index = np.argsort(packed)

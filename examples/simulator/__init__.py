@@ -10,7 +10,8 @@ from examples.simulator.archive import Layout, Written, write_archive
 from examples.simulator.benchmark import write_documents, write_xes
 from examples.simulator.delivery import Message, deliver, newest
 from examples.simulator.processes import END_STATES, PROCESSES
-from examples.simulator.simulate import START, Faults, Scenario, Snapshot, Transition, simulate
+from examples.simulator.scenario import Faults, Scenario
+from examples.simulator.simulate import START, Snapshot, Transition, simulate
 from examples.simulator.truth import CaseTruth, Truth, Witness
 
 __all__ = [

@@ -131,7 +131,9 @@ class _Writer:
             if len(page) == layout.export_documents:
                 self._close_page(month)
         elif place < layout.exports + layout.pages + layout.json:
-            self._write(month, f"{name}.json", json_document(items(message.snapshot)), "json", zipped)
+            self._write(
+                month, f"{name}.json", json_document(items(message.snapshot)), "json", zipped
+            )
         else:
             self._write(month, f"{name}.xml", message.payload(), "single", zipped)
 

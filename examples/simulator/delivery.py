@@ -13,7 +13,8 @@ from random import Random
 from typing import Literal
 
 from examples.simulator.documents import items, profile_items, xml_document
-from examples.simulator.simulate import Faults, Snapshot, uuid_text
+from examples.simulator.scenario import Faults
+from examples.simulator.simulate import Snapshot, uuid_text
 from examples.simulator.worktime import SECOND
 
 Kind = Literal["snapshot", "profile", "empty", "truncated", "no_xml", "no_id", "latin1"]

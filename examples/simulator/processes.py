@@ -146,7 +146,7 @@ TICKET_1_0 = Process(
         Task(2900, "Closed", end=True),
     ),
     {
-        2000: (Move((10,), 2100, 100),),
+        2000: (Move((10,), 2100, 100, comments=True),),
         2100: (Move((10,), 2200, 94), Move((30,), 2900, 6, comments=True)),
         2200: (
             Move((10,), 2400, 60, comments=True),
@@ -171,7 +171,9 @@ PROCESSES = (INVOICE_1_0, INVOICE_1_1, TICKET_1_0)
 
 END_STATES = tuple(
     str(id_)
-    for id_ in sorted({task.id for process in PROCESSES for task in process.tasks.values() if task.end})
+    for id_ in sorted(
+        {task.id for process in PROCESSES for task in process.tasks.values() if task.end}
+    )
 )
 """Task ids as text in which a case is over, for `--end_states`."""
 
@@ -185,7 +187,8 @@ ACTORS: Mapping[str, tuple[str, ...]] = {
     "accounting": tuple(f"{name}@example.org" for name in ("quirin", "rosa")),
     "dispatcher": tuple(f"{name}@example.org" for name in ("sven", "tilda", "uwe")),
     "agent": tuple(
-        f"{name}@example.org" for name in ("vera", "willem", "xenia", "yusuf", "zoé", "ada", "björn")
+        f"{name}@example.org"
+        for name in ("vera", "willem", "xenia", "yusuf", "zoé", "ada", "björn")
     ),
     "customer": tuple(f"customer{number}@example.com" for number in range(1, 60)),
     # Some engines log the scheduler's calls without a name.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,16 +65,16 @@ class Truth:
 
     def save(self, path: Path) -> None:
         """Write it as JSON; a transition is [time_us, source, event, target, actor]."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cases"}
-        fields["cases"] = {id_: case._asdict() for id_, case in self.cases.items()}
-        path.write_text(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), "utf-8")
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["cases"] = {id_: case._asdict() for id_, case in self.cases.items()}
+        path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Truth:
         """Read what `save` has written."""
-        fields = json.loads(path.read_text("utf-8"))
-        fields["end_states"] = tuple(fields["end_states"])
-        fields["cases"] = {
+        values = json.loads(path.read_text("utf-8"))
+        values["end_states"] = tuple(values["end_states"])
+        values["cases"] = {
             id_: CaseTruth(
                 case["workflow_group"],
                 case["model_version"],
@@ -82,9 +82,9 @@ class Truth:
                 [Transition(*transition) for transition in case["transitions"]],
                 [Transition(*transition) for transition in case["retracted"]],
             )
-            for id_, case in fields["cases"].items()
+            for id_, case in values["cases"].items()
         }
-        return cls(**fields)
+        return cls(**values)
 
 
 @dataclass(slots=True)

@@ -119,7 +119,9 @@ class Decoded:
 
     def __post_init__(self) -> None:
         if len(self.failures) != self.dead + self.rejected:
-            reason = f"{len(self.failures)} failures for {self.dead} dead + {self.rejected} rejected"
+            reason = (
+                f"{len(self.failures)} failures for {self.dead} dead + {self.rejected} rejected"
+            )
             raise ValueError(reason)
         if self.events.schema != EVENT_SCHEMA:
             reason = f"events have schema {self.events.schema}"
@@ -168,9 +170,7 @@ class Format(Protocol):
         """Cut a large file into parts of some 64 MiB that can be read at once; [Span()] if it can't be."""
         ...
 
-    def read(
-        self, work: Sequence[tuple[InputFile, Span]], context: Context
-    ) -> Iterator[Decoded]:
+    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read parts of files in batches of about `BATCH_BYTES`, in memory independent of their size.
 
         Many small files share a batch. An unreadable rest of a file (broken XML, a truncated

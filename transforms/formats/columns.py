@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME
+from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
 from transforms.formats.assemble import assemble, conform, nulls, payload_event_ids
-from transforms.formats.base import Context
+from transforms.formats.base import Context, Message
 from transforms.formats.times import parse_times
 
 Mask = npt.NDArray[np.bool_]
@@ -222,7 +222,7 @@ def build_events(
     def refuse(mask: Mask, error: str, message: str, values: pa.Array | None = None) -> None:
         for row in np.flatnonzero(mask).tolist():
             if row not in refused:
-                shown = "" if values is None else repr(values[row].as_py())[:100]
+                shown = "" if values is None else str(values[row].as_py())[:100]
                 refused[row] = Refusal(row, error, message.format(shown))
 
     cases, no_case = _required_text(found.get("case_id"), rows)
@@ -240,14 +240,14 @@ def build_events(
             absent = _absent(raw)
             if column == "event_time":
                 refuse(unread & absent, "MissingTime", "no event time")
-            refuse(unread & ~absent, "BadTime", f"{column} {{}} is not a time", raw)
+            refuse(unread & ~absent, "BadTime", f"{column} '{{}}' is not a time", raw)
     activities, no_activity = _required_text(found.get("activity"), rows)
     refuse(no_activity, "MissingActivity", "no activity")
     columns["activity"] = activities
     for column in INTEGERS:
         if column in found:
             columns[column], bad = to_integers(found[column])
-            refuse(bad, "BadValue", f"{column} {{}} is not a number of 32 bits", found[column])
+            refuse(bad, "BadValue", f"{column} '{{}}' is not a number of 32 bits", found[column])
     for column, raw in found.items():
         if column not in columns:
             columns[column] = to_text(raw)
@@ -262,14 +262,9 @@ def build_events(
         }
         payloads = None if payloads is None else payloads.take(kept)
         rows = len(kept)
-    names = {
-        c: conform(columns[c], EVENT_SCHEMA.field(c).type)
-        for c in ("activity", "state")
-        if c in columns
-    }
-    columns |= names
-    if "state" in names and names["state"].null_count:
-        columns["state"] = _filled(names["state"], names["activity"])
+    columns["activity"] = conform(columns["activity"], NAME)
+    if columns.get("state") is not None:
+        columns["state"] = _filled(conform(columns["state"], NAME), columns["activity"])
     if payloads is not None and payloads.null_count < rows:
         hashed = payload_event_ids(
             {c: conform(columns[c], EVENT_SCHEMA.field(c).type) for c in REQUIRED}, payloads
@@ -282,6 +277,8 @@ def build_events(
 
 def _filled(names: pa.Array, others: pa.Array) -> pa.Array:
     """Replace nulls of a dictionary column by the values of another."""
+    if not names.null_count:
+        return names
     texts = pc.coalesce(names.cast(pa.string()), others.cast(pa.string()))
     return texts.dictionary_encode()
 
@@ -395,3 +392,36 @@ def name_column(value: str, rows: int) -> pa.Array:
     if not rows:
         return nulls(NAME, 0)
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+
+
+def replay_attributes(name: str, context: Context) -> dict[str, str]:
+    """Return what a replay needs: the format, and the column mapping if one was given."""
+    attributes = {"format": name}
+    if context.columns:
+        attributes["columns"] = ",".join(f"{k}={v}" for k, v in context.columns.items())
+    return attributes
+
+
+def replay_columns(attributes: Mapping[str, str], context: Context) -> Context:
+    """Return the context with the column mapping that a dead letter was read with.
+
+    What `--columns` says now counts more: it may be what mends the dead letter.
+    """
+    stored = attributes.get("columns", "")
+    pairs = dict(pair.split("=", 1) for pair in stored.split(",") if "=" in pair)
+    return replace(context, columns={**pairs, **context.columns}) if pairs else context
+
+
+def message_columns(messages: Sequence[Message]) -> dict[str, pa.Array]:
+    """Return what messages themselves know: record_time, source, source_offset, position.
+
+    A message without a record time is a file's (a replay): its offset is its position there.
+    """
+    times = pa.array([m.record_time for m in messages], pa.int64())
+    offsets = pa.array([m.offset for m in messages], pa.int64())
+    return {
+        "record_time": times.cast(TIME),
+        "position": pc.if_else(times.is_null(), offsets, pa.scalar(None, pa.int64())),
+        "source": conform([m.source for m in messages], NAME),
+        "source_offset": offsets,
+    }

@@ -155,9 +155,7 @@ def explain_line(line: str, timezone: str) -> str:
 
 def parse_integers(column: pa.Array) -> tuple[Integers, Mask]:
     """Read ids (decimal digits up to 2^31 - 1): their values, and which rows hold one."""
-    valid = _true(pc.ascii_is_decimal(column)) & _true(
-        pc.less_equal(pc.binary_length(column), 10)
-    )
+    valid = _true(pc.ascii_is_decimal(column)) & _true(pc.less_equal(pc.binary_length(column), 10))
     if not valid.all():
         column = pc.if_else(pa.array(valid), column, "0")
     values = column.cast(pa.int64()).to_numpy()

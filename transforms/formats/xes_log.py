@@ -13,6 +13,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -209,9 +210,108 @@ class LogReader:
 
     def _read_fragment(self) -> Iterator[Rows]:
         pending, cursor = self._pending, self.cursor
-        cut = max(pending.rfind(end) + len(end) for end in self._ends() if end in pending[-1:] or 1)
-        raise NotImplementedError
+        cut = max(at + len(end) if (at := pending.rfind(end)) >= 0 else 0 for end in self._ends())
+        if cut == 0 and len(pending) <= self._limit:
+            return
+        fragment = pending[:cut]
+        if cut and (cursor.trace is None or cursor.begun):
+            found = scan(fragment, cursor.trace is not None, self.header.wanted, self._limit)
+            if found is not None:
+                self._pending = pending[cut:]
+                yield self._scanned(fragment, found)
+                return
+        walker = self._walker = self._new_walker()
+        whole = cut > 0 and self._is_whole(fragment)
+        yield from self._walk(walker, cut if whole else len(pending))
+        if whole and walker.between:
+            self._walker = None
+
+    def _is_whole(self, fragment: bytes) -> bool:
+        """Say whether the cut is one between elements, and not in a comment or the like."""
+        if b"<!" not in fragment and b"<?" not in fragment:
+            return True
+        cursor = self.cursor
+        trace = None if cursor.trace is None else dict(cursor.trace)
+        walker = Walker(self.header, replace(cursor, trace=trace), self._limit, inside=True)
+        try:
+            walker.feed(fragment)
+            return walker.between and walker.closes()
+        except Unreadable:
+            return False
+
+    def _walk(self, walker: Walker, size: int, final: bool = False) -> Iterator[Rows]:
+        data, self._pending = self._pending[:size], self._pending[size:]
+        try:
+            walker.feed(data, final)
+        except Unreadable as failure:
+            yield walker.take()
+            if failure.error != "TooLarge" or not walker.in_event:
+                raise
+            self._start_skip(walker, failure.payload, data)
+            yield from self._skip()
+            return
+        self.cursor.lines += data.count(b"\n")
+        if walker.found:
+            yield walker.take()
+
+    def _start_skip(self, walker: Walker, payload: bytes, data: bytes) -> None:
+        """Give up on the open event: its bytes are passed over, up to its end tag."""
+        cursor = self.cursor
+        number = -1 if cursor.trace is None else cursor.traces - 1
+        again = data[1 - len(self._ends()[0]) :]  # the end tag may have begun
+        size = walker.event_size - len(again)
+        self._skipped = Oversize(cursor.events, number, dict(cursor.trace or {}), payload, size)
+        self._walker = None
+        self._pending = again + self._pending
+        cursor.events += 1
+        cursor.lines += data.count(b"\n") - again.count(b"\n")
+
+    def _skip(self) -> Iterator[Rows]:
+        assert self._skipped is not None
+        end = self._ends()[0]
+        at = self._pending.find(end)
+        passed = at + len(end) if at >= 0 else max(len(self._pending) - len(end) + 1, 0)
+        self._skipped = replace(self._skipped, size=self._skipped.size + passed)
+        self.cursor.lines += self._pending.count(b"\n", 0, passed)
+        self._pending = self._pending[passed:]
+        if at >= 0:
+            yield _only(self._skipped)
+            self._skipped = None
+            yield from self._read_fragment()
 
     def _ends(self) -> tuple[bytes, bytes]:
         prefix = self.cursor.root.rpartition("log")[0]
         return f"</{prefix}event>".encode(), f"</{prefix}trace>".encode()
+
+    def _scanned(self, fragment: bytes, found: Scan) -> Rows:
+        """Place what the scan found in the log, and move on."""
+        cursor, keys = self.cursor, self.header.wanted.trace
+        count = len(found.starts)
+        carried = cursor.trace or {}
+        columns = [
+            pa.concat_arrays([pa.array([carried.get(key)], pa.string()), column[1:]])
+            for key, column in zip(keys, found.trace, strict=True)
+        ]
+        traces = pa.array(found.traces)
+        starts, ends = found.starts, found.ends
+        rows = Rows(
+            ordinals=np.arange(cursor.events, cursor.events + count, dtype=np.int64),
+            traces=found.traces.astype(np.int64) + (cursor.traces - 1),
+            event=found.event,
+            trace=[column.take(traces) for column in columns],
+            payload=lambda i: fragment[starts[i] : ends[i]],
+        )
+        last = {key: column[-1].as_py() for key, column in zip(keys, columns, strict=True)}
+        cursor.events += count
+        cursor.traces += found.started
+        cursor.lines += found.lines
+        cursor.belated |= found.belated
+        cursor.begun = found.open
+        cursor.tag = "trace"
+        cursor.trace = {k: v for k, v in last.items() if v is not None} if found.open else None
+        return rows
+
+
+def _only(oversize: Oversize) -> Rows:
+    none = np.array([], np.int64)
+    return Rows(none, none, [], [], lambda _: b"", [oversize])

@@ -139,6 +139,8 @@ def scan(fragment: bytes, in_trace: bool, wanted: Wanted, limit: int) -> Scan | 
     Returns:
         The events, or None if the fragment isn't of plain layout (it may still be XES).
     """
+    if b'"' not in fragment:
+        fragment = fragment.replace(b"'", b'"')
     size = len(fragment)
     padded = fragment + b"\0" * 8  # so that a word may be read at every offset
     raw = np.frombuffer(padded, np.uint8, size)
@@ -196,9 +198,7 @@ def scan(fragment: bytes, in_trace: bool, wanted: Wanted, limit: int) -> Scan | 
     event_at_start = np.append(np.int32(-2), row[kind == _TRACE])
     in_head = row[token] == event_at_start[trace[token]]
     of_trace = np.flatnonzero((depth == 2) & in_head)
-    belated = np.isin(
-        code[(depth == 2) & ~in_head], [keys.index(k) for k in wanted.trace]
-    ).any()
+    belated = np.isin(code[(depth == 2) & ~in_head], [keys.index(k) for k in wanted.trace]).any()
     of_event = np.flatnonzero(depth == 3)
     second = opened[before[opened] == 2]
     if not (kind[second] == _EVENT).all():  # some are attributes of a trace, with children

@@ -22,7 +22,7 @@ from transforms.formats.xes_scan import Wanted
 TYPES = frozenset(("string", "date", "int", "float", "boolean", "id"))
 """Elements that are attributes with a value."""
 
-_NONE: frozenset[str] = frozenset()
+_NONE: frozenset[str | None] = frozenset()
 
 
 class Unreadable(Exception):
@@ -143,7 +143,11 @@ def classifier_keys(text: str) -> tuple[str, ...]:
 
 
 class Walker:
-    """A streaming parser over a log or a stretch of it. Names count without their prefix."""
+    """A streaming parser over a log or a stretch of it. Names count without their prefix.
+
+    Attributes:
+        alone: the root is an event.
+    """
 
     def __init__(
         self,
@@ -167,14 +171,17 @@ class Walker:
         self._cursor = cursor
         self._limit = limit
         self._part = part
+        self.alone = False
         # Number of open elements, and the one at which the attributes of the innermost open
         # log (1), trace (2) or event (3, or 2 outside of traces) start.
         self._level = self._holder = 0
         self._in_event = False
+        self._in_plain_event = False  # no paths to keep
         self._event_start = 0
         # Where attributes go, which ones, and the keys of the open attributes for nested ones.
         self._values: dict[str, str] = {}
-        self._keys: frozenset[str] | None = _NONE
+        self._keys: frozenset[str | None] = _NONE
+        self._all_keys = False
         self._path: list[str | None] = []
         self._nested = False
         # The bytes that may be wanted again, and the offset of the first one.
@@ -203,6 +210,11 @@ class Walker:
         return self._in_event
 
     @property
+    def event_size(self) -> int:
+        """Return the bytes fed since the open event's start."""
+        return self._window_start + len(self._window) - self._event_start
+
+    @property
     def between(self) -> bool:
         """Say whether nothing is open but the log and at most a trace."""
         return not self._in_event and self._level == self._holder > 0
@@ -229,6 +241,21 @@ class Walker:
             what = "an event" if self._in_event else "an element"
             reason = f"{what} is larger than {self._limit} bytes"
             raise Unreadable("TooLarge", reason, self._rest())
+
+    def closes(self) -> bool:
+        """Say whether the open elements can be closed here; nothing can be fed afterwards."""
+        cursor = self._cursor
+        tags = [cursor.root] if cursor.trace is None else [cursor.tag, cursor.root]
+        try:
+            self._parser.Parse("".join(f"</{tag}>" for tag in tags).encode(), True)
+        except expat.ExpatError:
+            return False
+        return True
+
+    @property
+    def found(self) -> bool:
+        """Say whether there is something to take."""
+        return bool(self._ordinals or self._oversize)
 
     def take(self) -> Rows:
         """Give the events found since the last time."""
@@ -271,6 +298,11 @@ class Walker:
     def _start(self, name: str, given: dict[str, str]) -> None:
         level = self._level
         self._level = level + 1
+        if self._in_plain_event and level == self._holder and name in TYPES:
+            key = given.get("key")
+            if key in self._keys and (value := given.get("value")):
+                self._values[key] = value
+            return
         local = name.rpartition(":")[2] if ":" in name else name
         if level == self._holder:
             if level == 0:
@@ -280,7 +312,7 @@ class Walker:
             if self._nested:
                 self._path = [key]
             if local in TYPES:
-                if key is not None and (self._keys is None or key in self._keys):
+                if key is not None and (self._all_keys or key in self._keys):
                     self._attribute(key, given.get("value"))
             elif self._in_event:
                 return
@@ -295,7 +327,7 @@ class Walker:
             self._path[level - self._holder :] = [key]
             if local in TYPES and key is not None:
                 path = "/".join([part for part in self._path if part is not None])
-                if self._keys is not None and path in self._keys:
+                if path in self._keys:
                     self._attribute(path, given.get("value"))
 
     def _attribute(self, key: str, value: str | None) -> None:
@@ -310,13 +342,15 @@ class Walker:
         if local == "log":
             self._cursor.root = name
             self._holder = 1
-            self._keys = None
+            self._all_keys = True
             self._values = self._header.attributes
+            self._cursor.trace = None
         elif self._part and local == "trace":
             self._level = 2
             self._start_trace(name)
         elif self._part and local == "event":
             self._level = 2 if self._cursor.trace is None else 3
+            self.alone = True
             self._start_event()
         else:
             reason = f"the root element is <{name}>, not <log>"
@@ -341,13 +375,15 @@ class Walker:
         self._holder = 2
         self._values = values
         self._keys = frozenset(wanted.trace)
+        self._all_keys = False
         self._nested = wanted.nested
 
     def _hold_log(self) -> None:
+        """Stand in the log again."""
         # Behind its first trace a log has no attributes any more.
         self._holder = 1
         self._keys = _NONE
-        self._nested = False
+        self._all_keys = self._nested = False
 
     def _start_event(self) -> None:
         wanted = self._header.wanted
@@ -357,14 +393,16 @@ class Walker:
         self._holder = self._level
         self._values = {}
         self._keys = frozenset(wanted.event)
+        self._all_keys = False
         self._nested = wanted.nested
+        self._in_plain_event = not wanted.nested
 
-    def _end(self, _: str) -> None:
-        self._level -= 1
-        if self._level >= self._holder:
+    def _end(self, name: str) -> None:
+        level = self._level = self._level - 1
+        if level >= self._holder:
             return
         if self._in_event:
-            self._end_event()
+            self._end_event(name)
             if self._cursor.trace is None:
                 self._hold_log()
             else:
@@ -373,18 +411,19 @@ class Walker:
             self._cursor.trace = None
             self._hold_log()
 
-    def _end_event(self) -> None:
+    def _end_event(self, name: str) -> None:
         cursor, trace, window = self._cursor, self._cursor.trace, self._window
-        self._in_event = False
+        self._in_event = self._in_plain_event = False
         start = self._event_start - self._window_start
-        end = window.index(b">", self._here() - self._window_start) + 1
+        end = self._here() - self._window_start
+        # At `</event>` the parser stands before it, at `<event/>` behind it.
+        if window.startswith(f"</{name}".encode(), end):
+            end = window.index(b">", end) + 1
         ordinal, number = cursor.events, -1 if trace is None else cursor.traces - 1
         cursor.events += 1
         if end - start > self._limit:
             head = window[start : min(end, start + MAX_PAYLOAD)]
-            self._oversize.append(
-                Oversize(ordinal, number, dict(trace or {}), head, end - start)
-            )
+            self._oversize.append(Oversize(ordinal, number, dict(trace or {}), head, end - start))
             return
         wanted = self._header.wanted
         self._ordinals.append(ordinal)

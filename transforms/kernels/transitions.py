@@ -41,8 +41,8 @@ NEVER = np.int64(np.iinfo(np.int64).max)
 class TransitionsKernel:
     """Kernel that writes `transitions`, `cases`, `late` and `retracted` (see `schemas.tables`).
 
-    Counts of a step: `events`, `transitions`, `duplicates`, `late`, `retracted`, and for data
-    quality `gaps`, `ties` (equal times in a case) and `reversals` (a transition that stands
+    Counts of a step: `events`, `transitions`, `outside` (before `Rules.since`), `duplicates`,
+    `late`, `retracted`, and for data quality `gaps`, `ties` (equal times in a case) and `reversals` (a transition that stands
     before an older one of its case in the same file).
     """
 
@@ -71,7 +71,9 @@ class TransitionsKernel:
         singles = _Singles.fold(batch, rare, self.rules)
         moves = _Moves.of(batch, rare, self.rules)
         after = _after(batch, moves, singles, rare)
-        transitions = pa.concat_tables([moves.table, singles.transitions])
+        moved = pa.concat_tables([moves.table, singles.transitions])
+        outside = moved.num_rows - self._since(moved, "event_time").num_rows
+        transitions = moved
         is_last = np.concatenate((moves.is_last, singles.is_last))
         held: pa.Table | None = None
         if self.rules.complete_log:
@@ -95,7 +97,8 @@ class TransitionsKernel:
             wake_at=int(remaining.min()) // 1000 + 1 if len(remaining) else None,
             counts={
                 "events": events.num_rows,
-                "transitions": len(moves.rows) + singles.transitions.num_rows,
+                "transitions": moved.num_rows - outside,
+                "outside": outside,
                 "duplicates": int((~batch.new & ~rare[batch.groups]).sum()) + singles.duplicates,
                 "late": late.num_rows + singles.late.num_rows,
                 "retracted": singles.retracted.num_rows,

@@ -280,7 +280,7 @@ class Run:
         """Make this run's parts the output, in place of those of earlier runs.
 
         A table without parts gets one without rows. Parts in staging that are not listed are
-        thrown away.
+        thrown away. May be repeated, after it failed and after it succeeded, as bundles are.
 
         Args:
             manifest: written to `_run.json`, keys sorted.
@@ -291,6 +291,8 @@ class Run:
             OutputError: a listed part is missing, or a table's folder has come to hold files
                 that no run has written. Nothing has been changed then.
         """
+        if self._is_committed(manifest):
+            return
         journal: dict[str, Any] = {"manifest": manifest, "files": {}}
         for table, listed in files.items():
             _refuse_foreign(self.store, self.output, table)
@@ -309,8 +311,21 @@ class Run:
         _complete(self.store, self.output, self.folder, journal)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def _is_committed(self, manifest: Mapping[str, Any]) -> bool:
+        """Complete the commit if it has begun; say whether this run's output is in place."""
+        if self.store.read(self.store.join(self.folder, _OWNER)) is None:
+            there = self.store.read(self.store.join(self.output, MANIFEST))
+            return there == _json(manifest)
+        begun = self.store.read(self.store.join(self.folder, _JOURNAL)) is not None
+        if begun:
+            _settle(self.store, self.output, self.folder)
+        return begun
+
     def abort(self) -> None:
-        """Remove what this run has written; but a commit that has begun is completed."""
+        """Remove what this run has written; but a commit that has begun is completed.
+
+        After a commit it only removes the scratch folder of this machine.
+        """
         _settle(self.store, self.output, self.folder)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -342,9 +357,13 @@ def _settle(store: Store, output: str, folder: str) -> None:
 
 
 def _write_json(store: Store, path: str, value: Mapping[str, Any]) -> None:
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     with store.create(path) as sink:
-        sink.write(orjson.dumps(value, option=options))
+        sink.write(_json(value))
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(value, option=options)
 
 
 def _is_part(name: str, table: str) -> bool:

@@ -101,9 +101,11 @@ class BeamStore:
 
 def _files(prefix: str) -> list[str]:
     """List all files whose path begins so."""
-    pattern = "".join(f"[{c}]" if c in "[*?" else c for c in prefix) + "**"
+    # Patterns cannot be quoted: any character will do for a special one, and is judged here.
+    pattern = "".join("?" if c in "[*?" else c for c in prefix) + "**"
     try:
-        return [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]
+        found = [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]
+        return [path for path in found if path.startswith(prefix)]
     except BeamIOError:
         # File systems with folders cannot list one that is not there.
         if FileSystems.exists(prefix.rpartition("/")[0]):

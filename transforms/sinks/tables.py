@@ -59,6 +59,10 @@ class TableWriter(Protocol):
         """Write what is left and the file's end; the opened file itself stays open."""
         ...
 
+    def abandon(self) -> None:
+        """Write nothing more: the file will be thrown away."""
+        ...
+
 
 def write_table(
     table: pa.Table,
@@ -101,8 +105,12 @@ def open_table(
     """
     with (opener or _open_local)(path) as sink:
         writer = table_writer(output, sink, file_format)
-        yield writer
-        writer.close()
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def table_writer(output: Output, sink: BinaryIO, file_format: FileFormat) -> TableWriter:
@@ -228,6 +236,10 @@ class _ParquetWriter:
         self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        # Otherwise it would write the file's end when it is collected, to a closed file.
+        self._writer.is_open = False
+
     def _flush(self) -> None:
         if self._pending_rows:
             table = pa.concat_tables(self._pending)
@@ -257,6 +269,9 @@ class _JsonWriter:
     def close(self) -> None:
         pass
 
+    def abandon(self) -> None:
+        pass
+
 
 class _CsvWriter:
     """CSV, UTF-8, with a header; strings quoted (RFC 4180), so that null and empty differ."""
@@ -274,6 +289,9 @@ class _CsvWriter:
 
     def close(self) -> None:
         self._writer.close()
+
+    def abandon(self) -> None:
+        pass
 
 
 _WRITERS: dict[str, Callable[[Output, BinaryIO], TableWriter]] = {

@@ -1,0 +1,152 @@
+"""Measure `run.py transitions` beside other engines and write `bench/results.md`.
+
+    python -m bench                                  everything, about 40 minutes
+    python -m bench --only parquet --events 2M       a part; the other results stay
+    python -m bench --quick                          small inputs: does it all work?
+
+Raw figures go to `bench/results.json`; a quick run's go to `bench/work` instead. Needs the
+packages of the dependency group `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bench.data import WORK
+from bench.measure import CommandFailed
+from bench.report import load, render, save, targets
+from bench.sections import MILLION, SECTIONS, Plan, measure
+
+PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
+
+
+def main() -> int:
+    """Run the benchmarks; the exit code is 1 if one of our own commands failed."""
+    args = _parser().parse_args()
+    plan = Plan(
+        only=args.only,
+        events=(200_000,) if args.quick and args.events is None else args.events or _EVENTS,
+        runs=args.runs or (1 if args.quick else 3),
+        quick=args.quick,
+    )
+    folder = WORK if args.quick else Path(__file__).parent
+    WORK.mkdir(parents=True, exist_ok=True)
+    raw, shown = folder / "results.json", folder / "results.md"
+    console = Console()
+    failed = False
+    measurements = load(raw)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("")
+        plan.told = lambda text: progress.update(task, description=escape(text))
+        for match in plan.matches():
+            try:
+                found = measure(match, plan)
+            except CommandFailed as error:
+                console.print(f"{match.key}: {error}", style="red", markup=False)
+                failed = True
+                continue
+            found["machine"] = machine()
+            found["date"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+            measurements[match.key] = found
+            save(raw, measurements)
+            shown.write_text(render(measurements))
+            failed |= _tell(console, match.key, found)
+    for target in targets(measurements):
+        style = "green" if target.met else "red"
+        console.print(f"{target.text}: {target.measured}", style=style, markup=False)
+    console.print(f"written: {os.path.relpath(shown)}", markup=False)
+    return int(failed)
+
+
+def _tell(console: Console, key: str, found: dict[str, object]) -> bool:
+    """Print a line a contestant; say whether one failed."""
+    failed = False
+    entries: list[dict[str, object]] = found["entries"]  # type: ignore[assignment]
+    for entry in entries:
+        if entry["failure"]:
+            failed = True
+            text = f"{key}: {entry['name']} failed: {entry['failure']}"
+            console.print(text, style="red", markup=False)
+            continue
+        runs: list[dict[str, float]] = entry["runs"]  # type: ignore[assignment]
+        walls = ", ".join(f"{r['wall_s']:.2f}" for r in runs)
+        cpu = ", ".join(f"{r['cpu_s']:.2f}" for r in runs)
+        peak = max(r["tree_bytes"] for r in runs) / 2**20
+        text = f"{key}: {entry['name']}: wall {walls} s; CPU {cpu} s; {peak:,.0f} MiB"
+        console.print(text, markup=False, highlight=False)
+    return failed
+
+
+def machine() -> str:
+    """Describe this machine and the versions in a sentence."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{len(os.sched_getaffinity(0))} cores ({_processor()}), {memory:.0f} GiB, "
+        f"{platform.system()}, Python {platform.python_version()}, {packages}"
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+_EVENTS = (2 * MILLION, 10 * MILLION)
+
+
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            reason = f"{name!r} is none of {', '.join(SECTIONS)}"
+            raise argparse.ArgumentTypeError(reason)
+    return names
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = []
+    for word in text.split(","):
+        number, unit = word[:-1], {"k": 1000, "M": MILLION}.get(word[-1:])
+        if unit is None or not number.isdecimal() or int(number) == 0:
+            reason = f"{word!r} is no size such as 500k or 2M"
+            raise argparse.ArgumentTypeError(reason)
+        sizes.append(int(number) * unit)
+    return sizes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small inputs, one round; results in bench/work")
+    add(
+        "--only",
+        type=_sections,
+        default=list(SECTIONS),
+        metavar="SECTION,...",
+        help=", ".join(SECTIONS),
+    )
+    add("--events", type=_sizes, metavar="SIZE,...", help="2M,10M: logs compared with the peers")
+    add("--runs", type=int, metavar="N", help="rounds that count (default: 3)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""What is measured: each section makes its inputs, runs its contestants and returns raw figures.
+
+The command under test is `run.py transitions`, as a user starts it. Every run's output is
+checked: a fast wrong answer counts as a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from bench.agreement import differences
+from bench.data import WORK, business_log
+from bench.measure import CommandFailed, Contestant, compete, python, run
+from examples.simulator.benchmark import write_documents, write_xes
+
+ROOT = Path(__file__).parent.parent
+OURS, DUCKDB, POLARS = "run.py transitions", "DuckDB", "Polars"
+SECTIONS = ("jsonl", "parquet", "jsonl_output", "xml", "xes", "elementwise", "scale")
+CHECKED_EVENTS = 200_000
+PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
+START = ", start only"
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant and how much work its input is.
+
+    Attributes:
+        contestant: the command.
+        count: events or documents in its input.
+    """
+
+    contestant: Contestant
+    count: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """Contestants that run in turns.
+
+    Attributes:
+        key: section and case, such as `jsonl/2M`.
+        unit: what is counted, `events` or `documents`.
+        input: the input in a few words.
+        prepare: makes the inputs, before anything is timed, and returns the entries.
+        warm_up: whether a first round does not count.
+        runs: rounds, if not as many as asked for.
+    """
+
+    key: str
+    unit: str
+    input: str
+    prepare: Callable[[], Sequence[Entry]]
+    warm_up: bool = True
+    runs: int | None = None
+
+
+@dataclass
+class Plan:
+    """What to run.
+
+    Attributes:
+        only: names from `SECTIONS`.
+        events: sizes of the logs that are compared with the peers.
+        runs: rounds that count.
+        quick: small inputs, to see that everything works.
+        cores: cores that each contestant may use.
+        told: called with what is being done.
+    """
+
+    only: Sequence[str] = SECTIONS
+    events: Sequence[int] = (2 * MILLION, 10 * MILLION)
+    runs: int = 3
+    quick: bool = False
+    cores: int = 2
+    told: Callable[[str], Any] = field(default=lambda text: None)
+
+    def matches(self) -> Iterator[Match]:
+        """Yield what is to be measured, section by section."""
+        makers = {
+            "jsonl": lambda: self._against_peers("jsonl"),
+            "parquet": lambda: self._against_peers("parquet"),
+            "jsonl_output": self._jsonl_output,
+            "xml": self._xml,
+            "xes": self._xes,
+            "elementwise": self._elementwise,
+            "scale": self._scale,
+        }
+        for name in SECTIONS:
+            if name in self.only:
+                yield from makers[name]()
+
+    def _against_peers(self, kind: str) -> Iterator[Match]:
+        for events in self.events:
+
+            def prepare(events: int = events) -> list[Entry]:
+                check_agreement(kind, self.told)
+                log = business_log(kind, events)
+                return [
+                    Entry(self.ours(log, events), events),
+                    Entry(self.peer(DUCKDB, log, events), events),
+                    Entry(self.peer(POLARS, log, events), events),
+                ]
+
+            yield Match(
+                f"{kind}/{size(events)}",
+                "events",
+                f"{kind}, {size(events)}",
+                prepare,
+                warm_up=events <= 2 * MILLION,
+            )
+
+    def _jsonl_output(self) -> Iterator[Match]:
+        events = min(self.events)
+
+        def prepare() -> list[Entry]:
+            log = business_log("parquet", events)
+            return [
+                Entry(self.ours(log, events, "--output_format", "jsonl"), events),
+                Entry(self.peer(DUCKDB, log, events, "--lines"), events),
+            ]
+
+        text = f"Parquet to JSON Lines, {size(events)}"
+        yield Match(f"jsonl_output/{size(events)}", "events", text, prepare)
+
+    def _xml(self) -> Iterator[Match]:
+        single, collected = (2_000, 5_000) if self.quick else (50_000, 100_000)
+        for key, documents, collections, text in (
+            ("files", single, False, "a file each"),
+            ("collections", collected, True, "`<data>` files of 1,000"),
+        ):
+
+            def prepare(n: int = documents, collections: bool = collections) -> list[Entry]:
+                folder = _documents(n, collections)
+                return [Entry(self.ours(folder / "**" / "*.xml", n * 10), n)]
+
+            yield Match(f"xml/{key}", "documents", f"{documents:,} documents, {text}", prepare)
+
+    def _xes(self) -> Iterator[Match]:
+        events = 50_000 if self.quick else 500_000
+        for key, files, cores in (("one", 1, 1), ("parallel", 4, self.cores)):
+
+            def prepare(files: int = files, cores: int = cores) -> list[Entry]:
+                folder = _xes_logs(events, files)
+                ours = self.ours(folder / "*.xes", events * files, cores=cores)
+                return [Entry(ours, events * files)]
+
+            text = f"{files} x {events:,} events" if files > 1 else f"one file, {events:,} events"
+            yield Match(f"xes/{key}", "events", f"{text}, {cores} core(s)", prepare)
+
+    def _elementwise(self) -> Iterator[Match]:
+        few = 1_000
+        plain, patched, ours = (
+            (3_000, 5_000, 200_000) if self.quick else (20_000, 50_000, 2 * MILLION)
+        )
+
+        def prepare() -> list[Entry]:
+            entries = [Entry(self.ours(business_log("jsonl", ours), ours), ours)]
+            for name, many, flags in (
+                (PLAIN, plain, ()),
+                (PATCHED, patched, ("--constant_weight",)),
+            ):
+                for label, events in ((name + START, few), (name, many)):
+                    command = python(
+                        "-m",
+                        "bench.elementwise",
+                        str(business_log("jsonl", events)),
+                        "{output}",
+                        *flags,
+                    )
+                    check = _row_counter(events)
+                    entries.append(Entry(Contestant(label, command, check, self.cores), events))
+            return entries
+
+        yield Match("elementwise/jsonl", "events", "JSON Lines", prepare)
+
+    def _scale(self) -> Iterator[Match]:
+        sizes = (0.1, 0.2) if self.quick else (1, 2, 5, 10, 20)
+        for events in (int(millions * MILLION) for millions in sizes):
+
+            def prepare(events: int = events) -> list[Entry]:
+                return [Entry(self.ours(business_log("parquet", events), events), events)]
+
+            yield Match(
+                f"scale/{size(events)}",
+                "events",
+                f"Parquet, {size(events)}",
+                prepare,
+                runs=1 if events > 5 * MILLION else None,
+                warm_up=events <= MILLION,
+            )
+
+    def ours(self, log: Path, events: int, *flags: str, cores: int | None = None) -> Contestant:
+        """Return the command under test."""
+        return Contestant(
+            OURS,
+            our_command(log, "{output}", *flags),
+            _manifest_checker(events),
+            cores or self.cores,
+        )
+
+    def peer(self, name: str, log: Path, events: int, *flags: str) -> Contestant:
+        """Return a peer's command."""
+        threads = ("--threads", str(self.cores))
+        return Contestant(
+            name,
+            python("-m", "bench.peers", name.lower(), str(log), "{output}", *threads, *flags),
+            _row_counter(events),
+            self.cores,
+        )
+
+
+def our_command(log: Path, output: str, *flags: str) -> list[str]:
+    """Return the words of `run.py transitions` on a log."""
+    script = str(ROOT / "run.py")
+    return python(script, "transitions", "--input", str(log), "--output", output, *flags)
+
+
+def size(events: int) -> str:
+    """Write 2,000,000 as `2M`."""
+    if events % MILLION == 0:
+        return f"{events // MILLION}M"
+    return f"{events // 1000}k"
+
+
+def measure(match: Match, plan: Plan) -> dict[str, Any]:
+    """Run a match.
+
+    Returns:
+        Its raw figures: `unit`, `input`, and `entries` of `name`, `count`, `runs`, `failure`.
+    """
+    plan.told(f"{match.key}: inputs")
+    entries = match.prepare()
+    plan.told(match.key)
+    figures = compete(
+        [entry.contestant for entry in entries],
+        WORK / "runs",
+        match.runs or plan.runs,
+        match.warm_up,
+        lambda name: plan.told(f"{match.key}: {name}"),
+    )
+    return {
+        "unit": match.unit,
+        "input": match.input,
+        "cores": plan.cores,
+        "entries": [
+            {
+                "name": entry.contestant.name,
+                "count": entry.count,
+                "runs": [asdict(r) for r in figures[entry.contestant.name].runs],
+                "failure": figures[entry.contestant.name].failure,
+            }
+            for entry in entries
+        ],
+    }
+
+
+_agreed: set[str] = set()
+
+
+def check_agreement(kind: str, told: Callable[[str], Any]) -> None:
+    """See that our tables equal DuckDB's on a smaller log, once a process.
+
+    Raises:
+        CommandFailed: they differ, or one of the programs failed.
+    """
+    if kind in _agreed:
+        return
+    told(f"{kind}: same rows as DuckDB?")
+    log = business_log(kind, CHECKED_EVENTS)
+    ours, theirs = WORK / "runs" / "ours", WORK / "runs" / "theirs"
+    for folder in (ours, theirs):
+        shutil.rmtree(folder, ignore_errors=True)
+    run(our_command(log, str(ours)))
+    run(python("-m", "bench.peers", "duckdb", str(log), str(theirs)))
+    found = differences(ours, theirs)
+    if found:
+        reason = f"{kind}: not the same rows as DuckDB's\n" + "\n".join(found)
+        raise CommandFailed(reason)
+    for folder in (ours, theirs):
+        shutil.rmtree(folder)
+    _agreed.add(kind)
+
+
+def _manifest_checker(events: int) -> Callable[[Path], None]:
+    def check(output: Path) -> None:
+        counts = json.loads((output / "_run.json").read_text())["events"]
+        out = counts["transitions"] + counts["duplicates"] + counts["late"] + counts["rejected"]
+        if counts["in"] != events or out != events or counts["rejected"]:
+            reason = f"{events} events were to come through, the manifest says {counts}"
+            raise CommandFailed(reason)
+        _expect_rows(output / "transitions", counts["transitions"])
+
+    return check
+
+
+def _row_counter(events: int) -> Callable[[Path], None]:
+    return lambda output: _expect_rows(output, events)
+
+
+def _expect_rows(folder: Path, expected: int) -> None:
+    """Count the rows in a folder's files, but those of `cases`."""
+    written = 0
+    for file in folder.iterdir():
+        if file.suffix == ".parquet" and file.stem != "cases":
+            written += pq.read_metadata(file).num_rows
+        elif file.suffix == ".jsonl" and file.stem != "cases":
+            with file.open("rb") as lines:
+                written += sum(block.count(b"\n") for block in iter(lambda: lines.read(2**20), b""))
+    if written != expected:
+        reason = f"{expected} transitions were to be written, {written} are there"
+        raise CommandFailed(reason)
+
+
+def _documents(documents: int, collections: bool) -> Path:
+    folder = WORK / f"documents-{documents}-{'collections' if collections else 'files'}"
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        write_documents(partial, documents, collections=collections)
+        partial.replace(folder)
+    return folder
+
+
+def _xes_logs(events: int, files: int) -> Path:
+    folder = WORK / f"xes-{files}x{events}"
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for number in range(files):
+            write_xes(partial / f"log-{number}.xes", number + 1, events)
+        partial.replace(folder)
+    return folder

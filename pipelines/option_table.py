@@ -1,0 +1,114 @@
+"""The table of our options: what `--help` shows, and what the parser is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MASKABLE = ("actor", "case_id", "transaction_id", "workflow_group")
+"""Columns whose values may be replaced by keyed hashes, beside items."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, as `--help` shows it.
+
+    Attributes:
+        name: without the dashes.
+        group: its heading.
+        metavar: what its value is; empty for a switch.
+        help: what it does.
+        default: the text that stands for it where it is not given.
+        many: takes several values, and may be given several times.
+    """
+
+    name: str
+    group: str
+    metavar: str
+    help: str
+    default: str | None = None
+    many: bool = False
+
+
+_READING, _WRITING = "What is read", "What is written"
+_MEANING, _TIMES = "What it means", "Time and order"
+_RUNNING = "How it runs"
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "input",
+        _READING,
+        "PATH",
+        "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
+        "any Beam file system; several, or separated by commas; may be given again",
+        many=True,
+    ),
+    Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),
+    Option(
+        "columns",
+        _READING,
+        "COLUMN=NAME,..",
+        "the input's names (or JSON paths) of event columns, such as case_id=CaseID",
+    ),
+    Option("items", _READING, "NAME,..", "business items kept in the column attributes"),
+    Option("delimiter", _READING, "CHAR", "separator of CSV columns, or tab; found if not given"),
+    Option("encoding", _READING, "NAME", "text encoding of CSV and JSON files", "utf-8"),
+    Option("max_message_bytes", _READING, "SIZE", "a larger document is a dead letter", "64MiB"),
+    Option(
+        "output", _WRITING, "FOLDER", "where the tables go; those of an earlier run are replaced"
+    ),
+    Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),
+    Option(
+        "max_dead_letters",
+        _WRITING,
+        "N|N%",
+        "exit with 3 if there are more dead letters, or a larger share of the messages",
+    ),
+    Option(
+        "mask",
+        _WRITING,
+        "NAME,..",
+        "write keyed hashes for the values of columns (" + ", ".join(MASKABLE) + ") and items",
+    ),
+    Option("mask_key", _WRITING, "KEY", "key of the hashes: file:PATH or env:NAME, 16 bytes up"),
+    Option("end_states", _MEANING, "STATE,..", "states that end a case"),
+    Option(
+        "complete_log",
+        _MEANING,
+        "",
+        "the input holds whole cases: the last event of each is its end",
+    ),
+    Option("timezone", _TIMES, "ZONE", "zone of times that have none", "UTC"),
+    Option(
+        "time_format",
+        _TIMES,
+        "FORMAT",
+        "strptime format, or s, ms, us, ns for epochs; otherwise ISO 8601 and epochs are seen",
+    ),
+    Option("since", _TIMES, "TIME", "leave out events before this time or date"),
+    Option(
+        "until",
+        _TIMES,
+        "TIME",
+        "leave out events from this time or date on, and fire the deadlines before it; "
+        "'end' fires all (default: the start of the run)",
+    ),
+    Option("disorder", _TIMES, "DURATION", "how late a broker's record may be", "30s"),
+    Option(
+        "max_future",
+        _TIMES,
+        "DURATION",
+        "an event further ahead of its record is a dead letter",
+        "1d",
+    ),
+    Option("case_retention", _TIMES, "DURATION", "forget a case so long after its end", "30d"),
+    Option("idle_retention", _TIMES, "DURATION", "forget an idle case after so long", "365d"),
+    Option("shards", _RUNNING, "N", "parts of the fold (default: from the input's size)"),
+    Option("workers", _RUNNING, "N", "threads or processes here (default: one a core)"),
+    Option("explain_plan", _RUNNING, "", "say what would be read, run and written, and stop"),
+    Option(
+        "progress", _RUNNING, "auto|off", "progress: a display on a terminal, else lines", "auto"
+    ),
+    Option("quiet", _RUNNING, "", "say nothing but errors"),
+    Option("verbose", _RUNNING, "", "show Beam's log, and stack traces of errors"),
+    Option("color", _RUNNING, "WHEN", "auto, always or never (NO_COLOR is heeded)", "auto"),
+)

@@ -1,0 +1,56 @@
+"""Paths and globs of the command line, of this machine and of Beam's file systems."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+
+
+def patterns_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the globs of `--input`: split at commas, folders as everything below them."""
+    patterns: list[str] = []
+    for text in texts:
+        # A comma separates, unless there is a file of that very name.
+        parts = [text] if os.path.exists(text) else text.split(",")
+        patterns.extend(_pattern(local_path(part.strip())) for part in parts if part.strip())
+    return tuple(patterns)
+
+
+def _pattern(path: str) -> str:
+    """Return a path as Beam's file systems match it."""
+    if "://" in path:
+        return path
+    if os.path.isdir(path):
+        path = f"{glob.escape(path.rstrip('/') or '/')}/**"
+    elif os.path.exists(path):
+        # A name with a bracket is no glob if there is such a file.
+        path = glob.escape(path)
+    # Beam finds nothing below a relative glob without a folder, or with two slashes.
+    path = re.sub("//+", "/", path)
+    return path if "/" in path or not glob.has_magic(path) else f"./{path}"
+
+
+def with_top_level(patterns: Sequence[str]) -> list[str]:
+    """Let `a/**/*.xml` match `a/b.xml` too, as it does in a shell; for Beam it does not."""
+    both = [*patterns, *(p.replace("/**/", "/") for p in patterns if "/**/" in p)]
+    return list(dict.fromkeys(both))
+
+
+def local_path(text: str) -> str:
+    """Return a path of this machine without `file://` and `~`; others as they are."""
+    if text.startswith("file://"):
+        text = text[len("file://") :]
+    return os.path.expanduser(text)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Say whether a glob, with `**` over any number of folders, matches a path."""
+    if "://" not in pattern and "://" not in path:
+        pattern, path = os.path.abspath(pattern), os.path.abspath(path)
+    wanted = re.escape(pattern).replace(r"/\*\*/", "/(?:.*/)?")
+    for glob_, expression in ((r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
+        wanted = wanted.replace(glob_, expression)
+    wanted = re.sub(r"\\\[(.+?)\\\]", r"[\1]", wanted)
+    return re.fullmatch(wanted, path, re.DOTALL) is not None

@@ -1,0 +1,99 @@
+"""Archived workflow events become transitions, cases and dead letters.
+
+python run.py transitions --input 'archive/**/*.xml' --output out
+python run.py transitions --input log.xes.gz --output out --complete_log
+python run.py transitions --input events.csv --columns case_id=Order --output out
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.options import Settings
+from pipelines.registry import RunContext
+from pipelines.values import time_text
+from pipelines.version import version
+from schemas.tables import DEAD_LETTERS
+from transforms.decode import COUNTS, DEAD, DecodeFiles
+from transforms.exchange import Exchange
+from transforms.fold.bounded import BoundedFold
+from transforms.fold.steps import FoldShards
+from transforms.kernels.base import END
+from transforms.kernels.case_state import Rules
+from transforms.kernels.transitions import TransitionsKernel
+from transforms.mask import masking
+from transforms.sinks.steps import Commit, WriteBatches
+
+DEAD_PARTS_FROM = 1024**3
+"""Bytes of input from which dead letters are written in several parts."""
+
+
+def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
+    """Add the pipeline's steps to `root`."""
+    plan = run.plan
+    exchange = Exchange(run.scratch)
+    hidden = masking(settings.mask, settings.items, settings.mask_key) if settings.mask else None
+    decoded = (
+        root
+        | "Plan units" >> beam.Create([unit.to_bytes() for unit in plan.units])
+        # Without this the units would be read one after the other, by one worker.
+        | "Spread units" >> beam.Reshuffle()
+        # unit
+        | "Decode"
+        >> DecodeFiles(settings.context(), "case_id", plan.shards, exchange, hidden, run.scratch)
+    )
+    folded = (
+        decoded.events
+        # (shard, packed events)
+        | "Fold"
+        >> FoldShards(
+            BoundedFold(
+                TransitionsKernel(rules(settings)),
+                disorder_us=settings.disorder_ms * 1000,
+                until_ms=END if settings.until_us is None else settings.until_ms,
+                closes=settings.until_us is None or settings.complete_log,
+                exchange=exchange,
+            ),
+            run.output,
+            plan.shards,
+            run.scratch,
+        )
+    )
+    dead = (
+        decoded[DEAD]
+        # (unit, packed dead letters)
+        | "Write dead letters"
+        >> WriteBatches(DEAD_LETTERS, run.output, 1 if plan.bytes < DEAD_PARTS_FROM else 8)
+    )
+    parts = (folded.parts, dead) | "Gather parts" >> beam.Flatten()
+    counts = (decoded[COUNTS], folded[COUNTS]) | "Gather counts" >> beam.Flatten()
+    # Only when every part is written: all tables appear together.
+    (parts, counts) | "Commit" >> Commit(run.output, run.tables, about(settings, run))
+
+
+def rules(settings: Settings) -> Rules:
+    """Return the kernel's settings."""
+    return Rules(
+        end_states=frozenset(settings.end_states),
+        complete_log=settings.complete_log,
+        since=settings.since_us,
+        case_retention=settings.case_retention_ms * 1000,
+        idle_retention=settings.idle_retention_ms * 1000,
+    )
+
+
+def about(settings: Settings, run: RunContext) -> dict[str, Any]:
+    """Return what the manifest says of the run itself."""
+    return {
+        "pipeline": settings.pipeline,
+        "version": version(),
+        "run_id": run.run_id,
+        "engine": run.engine,
+        "started": time_text(settings.started_us),
+        "until": "end" if settings.until_us is None else time_text(settings.until_us),
+        "shards": run.plan.shards,
+        "options": list(settings.arguments),
+        "input": {"files": len(run.plan.files), "bytes": run.plan.bytes},
+    }

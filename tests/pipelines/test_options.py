@@ -1,0 +1,381 @@
+"""From argv to settings: good values, and one line for each bad one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run
+from pipelines import paths, values
+from pipelines.option_table import OPTIONS
+from pipelines.options import Settings, UsageError, parse
+from pipelines.values import BadValue
+
+ROOT = Path(__file__).parent.parent.parent
+STARTED = 1_700_000_000_000_000
+NEEDED = ["--input", "in.xes", "--output", "out"]
+DAY = 86_400_000
+
+
+def settings(*arguments: str) -> Settings:
+    return parse([*NEEDED, *arguments], started_us=STARTED)[0]
+
+
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """Run the command line, which must refuse, and return what it says on stderr."""
+    assert run.main(["transitions", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_defaults() -> None:
+    found = settings()
+    assert found == Settings(
+        pipeline="transitions",
+        input=("in.xes",),
+        output="out",
+        started_us=STARTED,
+        until_us=STARTED,
+        workers=found.workers,
+        arguments=tuple(NEEDED),
+    )
+    assert found.workers >= 1
+    assert found.until_ms == STARTED // 1000
+
+
+def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef\n")
+    found = settings(
+        *(
+            "--format",
+            "jsonl",
+            "--output_format",
+            "csv",
+            "--columns",
+            "case_id=Case ID,actor=$.who",
+        ),
+        *("--items", "amount, region,amount", "--timezone", "Europe/Berlin"),
+        *("--time_format", "%d.%m.%Y %H:%M", "--delimiter", "\\t", "--encoding", "latin1"),
+        *("--end_states", "1900,2900", "--complete_log", "--since", "2024-03-01"),
+        *("--until", "2024-04-01T00:00:00.25+01:00", "--disorder", "500ms", "--max_future", "2h"),
+        *("--case_retention", "1.5d", "--idle_retention", "5m", "--max_dead_letters", "0.5%"),
+        *("--mask", "actor,region", "--mask_key", f"file:{key}", "--shards", "8"),
+        *("--max_message_bytes", "1GiB", "--workers", "3", "--explain_plan", "--quiet"),
+        *("--verbose", "--color", "never"),
+    )
+    assert found.format == "json_lines"
+    assert found.output_format == "csv"
+    assert found.columns == (("case_id", "Case ID"), ("actor", "$.who"))
+    assert found.items == ("amount", "region")
+    assert found.time_format == "%d.%m.%Y %H:%M"
+    assert found.delimiter == "\t"
+    assert found.encoding == "iso8859-1"
+    assert found.end_states == ("1900", "2900")
+    assert found.complete_log
+    # Midnight in Berlin is 23:00 UTC; both times are before the change to summer time in UTC+2.
+    assert values.time_text(found.since_us or 0) == "2024-02-29T23:00:00Z"
+    assert values.time_text(found.until_us or 0) == "2024-03-31T23:00:00.250000Z"
+    assert (found.disorder_ms, found.max_future_ms) == (500, 7_200_000)
+    assert (found.case_retention_ms, found.idle_retention_ms) == (DAY * 3 // 2, 300_000)
+    assert (found.max_dead_letters, found.max_dead_percent) == (None, 0.5)
+    assert found.mask == ("actor", "region")
+    assert found.mask_key == b"0123456789abcdef"
+    assert (found.shards, found.workers, found.max_message_bytes) == (8, 3, 2**30)
+    assert found.explain_plan and found.quiet and found.verbose and not found.progress
+    context = found.context()
+    assert context.columns == {"case_id": "Case ID", "actor": "$.who"}
+    assert (context.items, context.timezone, context.delimiter) == (
+        ("amount", "region"),
+        "Europe/Berlin",
+        "\t",
+    )
+    assert context.max_message_bytes == 2**30
+
+
+def test_every_option_has_a_setting() -> None:
+    known = set(Settings.__dataclass_fields__)
+    renamed = {"since": "since_us", "until": "until_us", "disorder": "disorder_ms"}
+    renamed |= {n: f"{n}_ms" for n in ("max_future", "case_retention", "idle_retention")}
+    assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []
+
+
+def test_until_end_fires_every_deadline() -> None:
+    found = settings("--until", "end")
+    assert found.until_us is None
+    assert found.until_ms == 2**62
+
+
+def test_until_is_rounded_up_to_milliseconds() -> None:
+    assert settings("--until", "1970-01-01T00:00:00.000001Z").until_ms == 1
+
+
+def test_input_may_be_repeated_listed_and_expanded_by_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd,name.csv").touch()
+    (tmp_path / "[1].csv").touch()
+    (tmp_path / "folder").mkdir()
+    arguments = ["--input", "a.xml,b/**", "odd,name.csv", "--input", "folder", "*.xes", "x//y*"]
+    arguments += ["[1].csv", "gs://bucket/*", "file:///c/d"]
+    found = parse([*arguments, "--output", "elsewhere"], started_us=0)[0]
+    assert found.input == (
+        *("a.xml", "b/**", "odd,name.csv", "folder/**", "./*.xes", "x/y*", "./[[]1].csv"),
+        *("gs://bucket/*", "/c/d"),
+    )
+
+
+def test_two_stars_match_the_top_level_too() -> None:
+    assert paths.with_top_level(["a/**/*.xml", "b/*"]) == ["a/**/*.xml", "b/*", "a/*.xml"]
+
+
+def test_settings_cross_processes_and_show_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "correct horse battery")
+    found = settings("--mask", "actor", "--mask_key", "env:SOME_KEY")
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert found.mask_key == b"correct horse battery"
+    assert "correct horse" not in repr(found)
+    assert "correct horse" not in str(found.arguments)
+
+
+def test_secrets_of_object_stores_are_not_recorded() -> None:
+    found = settings("--s3_secret_access_key", "hush", "--s3_access_key_id=hush2", "--shards", "2")
+    assert found.arguments == (
+        *NEEDED,
+        *("--s3_secret_access_key", "...", "--s3_access_key_id=...", "--shards", "2"),
+    )
+
+
+def test_beams_flags_are_passed_on() -> None:
+    flags = parse(
+        [*NEEDED, "--runner=FlinkRunner", "--flink_master", "host:8081", "--shards", "2"]
+    )[1].get_all_options(drop_default=True)
+    assert flags == {"runner": "FlinkRunner", "flink_master": "host:8081"}
+
+
+WRONG: list[tuple[list[str], list[str]]] = [
+    # Arguments, and what the line must name: the value and the fix.
+    (
+        ["--timezone", "Europe/Berln"],
+        ["--timezone 'Europe/Berln'", "did you mean 'Europe/Berlin'?"],
+    ),
+    (["--timezone", "europe/berlin"], ["'europe/berlin'", "did you mean 'Europe/Berlin'?"]),
+    (["--timezone", "+02:00"], ["'+02:00' is not a known time zone", "'Europe/Berlin'"]),
+    (["--format", "xess"], ["--format 'xess' is not a format", "did you mean 'xes'?"]),
+    (["--format", "json"], ["--format 'json'", "imixs_json or json_lines"]),
+    (["--output_format", "parket"], ["--output_format 'parket'", "did you mean 'parquet'?"]),
+    (["--columns", "case_id"], ["--columns 'case_id'", "case_id=CaseID"]),
+    (["--columns", "caseid=X"], ["maps 'caseid'", "did you mean 'case_id'?"]),
+    (["--columns", "zzz=X"], ["maps 'zzz'", "they are event_id, case_id, event_time"]),
+    (["--columns", "case_id=A,case_id=B"], ["gives 'case_id' twice"]),
+    (["--items", ","], ["--items ','", "give one or more"]),
+    (["--time_format", "dd.mm.yyyy"], ["--time_format 'dd.mm.yyyy'", "'%d.%m.%Y %H:%M'"]),
+    (["--time_format", "%H:%M"], ["--time_format '%H:%M'", "%Y-%m-%d"]),
+    (["--time_format", "%Y-%Q"], ["--time_format '%Y-%Q'", "not a strptime format"]),
+    (["--delimiter", ";;"], ["--delimiter ';;'", "give one such as ';'"]),
+    (["--encoding", "utf9"], ["--encoding 'utf9'", "did you mean 'utf-"]),
+    (["--encoding", "base64"], ["--encoding 'base64' is not a known text encoding"]),
+    (["--max_message_bytes", "64 megs"], ["--max_message_bytes '64 megs'", "64MiB"]),
+    (["--max_message_bytes", "4GiB"], ["--max_message_bytes '4GiB'", "from 1.0 KiB to 2.0 GiB"]),
+    (["--since", "yesterday"], ["--since 'yesterday'", "2024-01-31T10:00:00Z"]),
+    (["--since", "2024-02-30"], ["--since '2024-02-30'", "day is out of range"]),
+    (["--until", "now"], ["--until 'now'", "2024-01-31"]),
+    (
+        ["--since", "2024-02-01", "--until", "2024-01-01"],
+        ["--since 2024-02-01T00:00:00Z is not before --until 2024-01-01T00:00:00Z"],
+    ),
+    (["--disorder", "30"], ["--disorder '30'", "add its unit, such as 30s"]),
+    (["--max_future", "1w"], ["--max_future '1w'", "500ms, 30s, 5m, 2h or 30d"]),
+    (["--case_retention", "0s"], ["--case_retention '0s' is too short"]),
+    (["--idle_retention", "999999d"], ["--idle_retention '999999d'", "36500d"]),
+    (["--max_dead_letters", "few"], ["--max_dead_letters 'few'", "100 nor a share like 0.5%"]),
+    (["--max_dead_letters", "101%"], ["--max_dead_letters '101%'", "a share like 0.5%"]),
+    (["--max_dead_letters", "-1"], ["--max_dead_letters '-1'", "a number like 100"]),
+    (["--mask", "actor"], ["--mask needs a key", "--mask_key file:PATH or env:NAME"]),
+    (["--mask_key", "env:PATH"], ["--mask_key is given", "add --mask actor"]),
+    (
+        ["--mask", "actr", "--mask_key", "env:LONG_KEY"],
+        ["--mask 'actr'", "did you mean 'actor'?"],
+    ),
+    (
+        ["--mask", "actor", "--mask_key", "env:NO_SUCH_KEY"],
+        ["--mask_key 'env:NO_SUCH_KEY'", "NO_SUCH_KEY, which is not set"],
+    ),
+    (
+        ["--mask", "actor", "--mask_key", "file:/no/such/key"],
+        ["--mask_key 'file:/no/such/key' can't be read: No such file"],
+    ),
+    (["--mask", "actor", "--mask_key", "secret"], ["file:PATH or env:NAME"]),
+    (["--mask", "actor", "--mask_key", "env:SHORT_KEY"], ["holds 3 bytes", "at least 16"]),
+    (["--shards", "0"], ["--shards '0'", "from 1 to 4096"]),
+    (["--shards", "many"], ["--shards 'many'", "from 1 to 4096"]),
+    (["--workers", "0"], ["--workers '0'", "give a number from 1"]),
+    (["--progress", "on"], ["--progress 'on'", "auto, off"]),
+    (["--color", "yes"], ["--color 'yes'", "auto, always, never"]),
+    (["--shards"], ["--shards needs a value"]),
+    (["--quiet=yes"], ["--quiet is a switch and takes no value"]),
+    # Flags that neither we nor Beam know, and flags of Beam with a bad value.
+    (["--outptu", "out"], ["--outptu is not an option", "did you mean '--output'?"]),
+    (["--time-zone=UTC"], ["--time-zone is not an option", "did you mean '--timezone'?"]),
+    (["--flink_mastr", "host"], ["--flink_mastr", "did you mean '--flink_master'?"]),
+    (["--disord", "30s"], ["--disord is not an option", "did you mean '--disorder'?"]),
+    (["--zzzzqqqq"], ["--zzzzqqqq is not an option; see --help"]),
+    (["--quiet", "stray.xml"], ["'stray.xml' stands alone"]),
+    (["--direct_num_workers", "two"], ["--direct_num_workers: invalid int value: 'two'"]),
+    (["--direct_num_workers", "-2"], ["--direct_num_workers is negative"]),
+    (["--direct_running_mode", "fast"], ["--direct_running_mode", "'fast'", "in_memory"]),
+    (["--direct_num_workers=2", "--workers=2"], ["say the same", "give one of them"]),
+    (["--runner", "FlinkRuner"], ["--runner 'FlinkRuner'", "did you mean 'FlinkRunner'?"]),
+    (["--runner", "zzz"], ["--runner 'zzz' is not a runner of Beam; use one of"]),
+    (["--runner", "my.own.Runner"], ["--runner 'my.own.Runner' can't be imported"]),
+    (["--runner", "BundleBasedDirectRunner"], ["can't run this; leave it out"]),
+    (["--streaming"], ["--streaming does not fit a bounded input"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_a_wrong_option_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("SHORT_KEY", "abc")
+    monkeypatch.setenv("LONG_KEY", "correct horse battery")
+    lines = failing(capsys, *NEEDED, *arguments)
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = failing(capsys, "--shards", "0", "--timezone", "Mars", "--no_such_flag")
+    assert [line.split()[1] for line in lines] == [
+        "--timezone",
+        "--input",
+        "--output",
+        "--shards",
+        "--no_such_flag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "inside"),
+    [
+        ("data/**", "data/out", True),
+        ("data", "data", True),
+        ("data/*", "data/out", False),
+        ("data/**/*.xml", "data/out", False),
+        ("./**", "out", True),
+        ("out/dead_letters/*", "out", True),
+        ("out/dead_letters/*", "again", False),
+        ("data/**", "data2", False),
+        ("s3://b/in/**", "s3://b/in/out", True),
+        ("s3://b/in/**", "s3://b/out", False),
+    ],
+)
+def test_output_inside_the_input_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, output: str, inside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    arguments = ["--input", source, "--output", output]
+    if inside:
+        with pytest.raises(UsageError, match="give a folder outside"):
+            parse(arguments)
+    else:
+        parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "expected"),
+    [
+        ("2024-01-31", "UTC", "2024-01-31T00:00:00Z"),
+        ("2024-01-31", "America/New_York", "2024-01-31T05:00:00Z"),
+        ("2024-07-31T10:00", "Europe/Berlin", "2024-07-31T08:00:00Z"),
+        ("2024-01-31 10:00:01.5Z", "Europe/Berlin", "2024-01-31T10:00:01.500000Z"),
+        ("2024-01-31T10:00:01,123456789+0530", "UTC", "2024-01-31T04:30:01.123456Z"),
+        ("2024-01-31T10:00:00-03", "UTC", "2024-01-31T13:00:00Z"),
+        ("1969-12-31T23:59:59.999999Z", "UTC", "1969-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_times(text: str, zone: str, expected: str) -> None:
+    assert values.time_text(values.time_us(text, zone)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["2024", "2024-1-1", "10:00", "2024-01-01T25:00", "0001-01-01+05:00"]
+)
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(BadValue):
+        values.time_us(text, "UTC")
+
+
+def python(
+    *arguments: str, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+IMPORTS = (
+    "import sys, run; code = run.main(sys.argv[1:]); print('apache_beam' in sys.modules, code)"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], 2),
+        (["--help"], 0),
+        (["--version"], 0),
+        (["transitions", "--help"], 0),
+        (["transition"], 2),
+        (["--input", "x"], 2),
+        (["transitions", *NEEDED, "--shards", "0"], 2),
+        (["show"], 2),
+    ],
+)
+def test_help_and_wrong_values_do_not_import_beam(arguments: list[str], code: int) -> None:
+    done = python("-c", IMPORTS, *arguments)
+    assert done.stdout.splitlines()[-1] == f"False {code}", done.stderr
+
+
+def test_help_names_every_option_pipeline_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert "  transitions  " in overview
+    assert "  130  interrupted" in overview
+    assert run.main(["transitions", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert [o.name for o in OPTIONS if f"  --{o.name}" not in text] == []
+    assert "imixs_xml" in text and "dead_letters" in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "{formats}" not in text
+
+
+def test_a_users_package_that_hides_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "__init__.py").touch()
+    program = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import run; sys.exit(run.main(['--help']))"
+    )
+    done = python("-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"'{tmp_path / 'schemas'}' hides our package" in done.stderr

@@ -1,0 +1,28 @@
+"""Counts of a run: what the laws are made of, carried as elements so that they are exact.
+
+Beam's metrics may count a repeated bundle twice; elements do not. Each count is also a Beam
+counter (namespace = the step's class), for whoever watches a runner's own page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from apache_beam.metrics import Metrics
+
+Count = tuple[str, int]
+
+MESSAGES = ("decoded", "skipped", "dead")
+EVENTS = ("transitions", "duplicates", "late", "rejected", "outside")
+QUALITY = ("gaps", "ties", "reversals")
+WARNING = "warning:"
+"""Prefix of a count whose name is a sentence for the user."""
+
+
+def counted(namespace: type, counts: Mapping[str, int]) -> Iterator[Count]:
+    """Yield the counts that are not zero, and add them to Beam's counters."""
+    for name, number in counts.items():
+        if number:
+            if not name.startswith(WARNING):
+                Metrics.counter(namespace, name).inc(number)
+            yield name, number

@@ -1,0 +1,413 @@
+"""Imixs documents in JSON: typed (`@type` and `$`), mapped (plain values), and collections of both.
+
+A collection is cut into its documents one by one, so that memory stays small and what came
+before a break counts. JSON with a key given twice in one object is invalid here: one of the
+values would be lost.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, InputFile, Message, Span
+from transforms.formats.imixs import Picked, decode_documents, wanted_items
+from transforms.formats.imixs_input import (
+    CHUNK_BYTES,
+    Batch,
+    Chunks,
+    Part,
+    Problem,
+    Skipped,
+    Unread,
+    read_files,
+    take,
+    too_large,
+)
+
+_COLLECTION = re.compile(r'\s*\{\s*"(?:data|document)"\s*:\s*\[')
+_SHAPE = re.compile(
+    r'\s*(?:\{\s*"(?:data|document)"\s*:\s*\[?\s*)*'
+    r'\{\s*"item"\s*:\s*\[?\s*\{\s*"(?:name|value)"\s*:'
+)
+_BLANK = re.compile(r"[ \t\r\n]*")
+_KEY = re.compile(rb'"\s*:')
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}]', re.DOTALL)
+_FILE_NAME = re.compile(r'(?i)"name"\s*:\s*"\$file"')
+
+
+class ImixsJson:
+    """Imixs-Workflow documents in JSON (exports of its REST service)."""
+
+    name = "imixs_json"
+    title = "Imixs-Workflow JSON: typed, mapped, collections"
+    expansion = 1.5
+    python_bound = True
+
+    def detects(self, head: bytes, name: str) -> bool:
+        """Say whether it begins with an object of `item`, or a collection of such."""
+        text = head.decode(json.detect_encoding(head[:4]), "replace")
+        return _SHAPE.match(text) is not None
+
+    def spans(self, file: InputFile, context: Context) -> list[Span]:
+        """Return the whole file: documents are found from its start."""
+        return [Span()]
+
+    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
+        """Read files of one document or of many, in batches."""
+        return read_files(work, context, _new_batch, cut_file, _decode_batch)
+
+    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
+        """Decode messages; a collection counts as many as it has documents."""
+        batch = _new_batch()
+        for message in messages:
+            if len(message.payload) > context.max_message_bytes:
+                problem = too_large(len(message.payload), context.max_message_bytes)
+                batch.add(Unread(message.payload, problem), message)
+            elif not message.payload.strip():
+                batch.add(Skipped(), message)
+            else:
+                for part in _cut(message.payload, iter(()), context, None):
+                    batch.add(part, message)
+        return _decode_batch(batch, context)
+
+
+FORMAT = ImixsJson()
+
+
+class InvalidJsonError(ValueError):
+    """The text is no JSON, or has a key twice in one object."""
+
+
+def parse_json(payload: bytes) -> Any:
+    """Parse JSON in UTF-8.
+
+    Raises:
+        InvalidJsonError: it is no JSON, or has a key twice in one object.
+    """
+    try:
+        value = orjson.loads(payload)
+        # Each key is followed by a colon, and so may be a quote within a string. So equal counts
+        # say that no key was lost to a second one of its name.
+        if len(_KEY.findall(payload)) == _count_keys(value):
+            return value
+        return json.loads(payload, object_pairs_hook=_distinct)
+    except RecursionError:
+        reason = "it is nested too deeply"
+        raise InvalidJsonError(reason) from None
+    except ValueError as error:  # of orjson, of json, and a key given twice
+        raise InvalidJsonError(str(error)) from None
+
+
+def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
+    """Cut a file into documents."""
+    reader = Chunks(file)
+    chunks = iter(reader)
+    first = take(chunks, 1)
+    if first:
+        yield from _cut(first, chunks, context, reader, file)
+    elif reader.damage is not None:
+        yield Unread(b"", reader.problem(Problem("InvalidJson", "")))
+
+
+def _cut(
+    first: bytes,
+    chunks: Iterator[bytes],
+    context: Context,
+    reader: Chunks | None,
+    file: InputFile | None = None,
+) -> Iterator[Part]:
+    """Cut an input into documents in UTF-8.
+
+    Args:
+        first: its first bytes.
+        chunks: what follows.
+        context: settings.
+        reader: tells whether the chunks ended too early.
+        file: where they come from; None for a message.
+    """
+    limit = context.max_message_bytes
+    encoding = _encoding(first, context)
+    if _COLLECTION.match(first[:CHUNK_BYTES].decode(encoding, "replace")):
+        collection = _Collection(chain([first], chunks), encoding, limit)
+        try:
+            yield from collection.documents()
+        except InvalidJsonError as error:
+            problem = Problem("InvalidJson", str(error))
+            yield Unread(collection.rest(), reader.problem(problem) if reader else problem)
+        return
+    if file is not None and not file.compressed and file.size > limit:
+        yield Unread(first[:MAX_PAYLOAD], too_large(file.size, limit), file.size)
+        return
+    payload = first + take(chunks, limit + 1 - len(first))
+    if reader is not None and reader.damage is not None:
+        yield Unread(payload, reader.problem(Problem("InvalidJson", "")))
+    elif len(payload) > limit:
+        yield Unread(payload[:MAX_PAYLOAD], too_large(None, limit))
+    else:
+        yield from _cut_whole(payload, encoding)
+
+
+def _cut_whole(payload: bytes, encoding: str) -> Iterator[Part]:
+    """Give a document as it is, or the documents of a collection that begins in another way."""
+    try:
+        if encoding != "utf-8":
+            payload = payload.decode(encoding).encode()
+        if payload.lstrip()[:12].replace(b" ", b"").startswith(b'{"item"'):
+            yield payload
+            return
+        value = parse_json(payload)
+    except (InvalidJsonError, UnicodeError) as error:
+        yield Unread(payload, Problem("InvalidJson", str(error)))
+        return
+    found = documents_of(value)
+    if len(found) == 1 and found[0] is value:
+        yield payload
+    else:
+        yield from (orjson.dumps(document) for document in found)
+
+
+def _encoding(head: bytes, context: Context) -> str:
+    """Return the encoding given, or what a byte order mark or pairs of zeros say."""
+    if codecs.lookup(context.encoding).name != "utf-8":
+        return context.encoding
+    return json.detect_encoding(head[:4])
+
+
+def without_files(payload: bytes) -> bytes:
+    """Return a document without the value of its `$file` item, even if it is no JSON."""
+    text = payload.decode("utf-8", "surrogateescape")
+    if not _FILE_NAME.search(text):
+        return payload
+    # The object around the item's name is found from brace to brace, strings left aside.
+    starts: list[int] = []
+    marked: list[int] = []
+    kept, end = [], 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark == "{":
+            starts.append(token.start())
+        elif mark == "}":
+            start = starts.pop() if starts else 0
+            if marked and marked[-1] == start:
+                marked.pop()
+                kept += [text[end:start], '{"name":"$file"}']
+                end = token.end()
+        elif mark == '"name"' and starts and _FILE_NAME.match(text, token.start()):
+            marked.append(starts[-1])
+    if marked:
+        kept += [text[end : marked[0]], '{"name":"$file"}']
+        end = len(text)
+    return "".join([*kept, text[end:]]).encode("utf-8", "surrogateescape")
+
+
+def documents_of(value: Any) -> list[Any]:
+    """Return the documents of a parsed message: itself, or those of a collection."""
+    if isinstance(value, dict) and "item" not in value:
+        for key in ("data", "document"):
+            if key in value:
+                inner = value[key]
+                members = inner if isinstance(inner, list) else [inner]
+                return [document for member in members for document in documents_of(member)]
+    return [value]
+
+
+def _new_batch() -> Batch:
+    return Batch(FORMAT.name, without_files)
+
+
+class _Collection:
+    """Cuts a collection that begins with its list of documents, in memory of one of them."""
+
+    def __init__(self, chunks: Iterator[bytes], encoding: str, limit: int) -> None:
+        self._chunks = chunks
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._limit = limit
+        self._text = ""
+        self._at = 0
+        self._ended = False
+
+    def rest(self) -> bytes:
+        """Return what has not been cut, up to the size of a payload."""
+        return self._text[self._at : self._at + MAX_PAYLOAD].encode()
+
+    def documents(self) -> Iterator[Part]:
+        """Yield each document.
+
+        Raises:
+            InvalidJsonError: what follows cannot be read.
+        """
+        self._fill()
+        start = _COLLECTION.match(self._text)
+        self._at = start.end() if start else 0
+        follows = self._next()
+        while follows != "]":
+            yield self._document()
+            follows = self._next()
+            if follows == ",":
+                self._at += 1
+                follows = self._next()
+                if follows != "]":
+                    continue
+                reason = "a comma before the end of the list"
+                raise InvalidJsonError(reason)
+            if follows != "]":
+                reason = f"{follows or 'the end'!r} where a comma or the end of the list must be"
+                raise InvalidJsonError(reason)
+        while not self._ended and len(self._text) - self._at <= self._limit:
+            self._fill()
+        # Other members may follow the list.
+        parse_json(b'{"data":[' + self._text[self._at :].encode())
+
+    def _document(self) -> Part:
+        decoder = json.JSONDecoder()
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self._at)
+                break
+            except RecursionError:
+                reason = "it is nested too deeply"
+                raise InvalidJsonError(reason) from None
+            except json.JSONDecodeError as error:
+                # It may be whole with the next chunk.
+                if self._ended or len(self._text) - self._at > self._limit:
+                    raise InvalidJsonError(error.msg) from None
+                self._fill()
+        if not isinstance(value, dict):
+            reason = "a member of a collection is no object"
+            raise InvalidJsonError(reason)
+        document = self._text[self._at : end].encode()
+        self._at = end
+        if len(document) > self._limit:
+            return Unread(document[:MAX_PAYLOAD], too_large(len(document), self._limit))
+        return document
+
+    def _next(self) -> str:
+        """Move behind blanks and return the character there, nothing at the end."""
+        while True:
+            found = _BLANK.match(self._text, self._at)
+            self._at = found.end() if found else self._at
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._fill()
+
+    def _fill(self) -> None:
+        """Drop what has been cut and double what is left."""
+        parts = [self._text[self._at :]]
+        self._at, size, wanted = 0, 0, len(parts[0]) + 1
+        try:
+            while size < wanted and not self._ended:
+                chunk = next(self._chunks, b"")
+                self._ended = not chunk
+                parts.append(self._decoder.decode(chunk, final=self._ended))
+                size += len(parts[-1])
+        except UnicodeError as error:
+            self._ended = True
+            raise InvalidJsonError(str(error)) from None
+        finally:
+            self._text = "".join(parts)
+
+
+def _decode_batch(batch: Batch, context: Context) -> Decoded:
+    codes = {name: code for code, name in enumerate(wanted_items(context))}
+    problems: dict[int, Problem] = {}
+    documents: list[int] = []
+    items: list[int] = []
+    values: list[str] = []
+    for number, message in enumerate(batch.documents):
+        try:
+            for code, text in _pick(parse_json(message.payload), codes):
+                documents.append(number)
+                items.append(code)
+                values.append(text)
+        except InvalidJsonError as error:
+            problems[number] = Problem("InvalidJson", str(error))
+        except _InvalidDocumentError as error:
+            problems[number] = Problem("InvalidDocument", str(error))
+    document = np.array(documents, np.int64)
+    # Of a document that fails half-way nothing counts, which its problem takes care of.
+    picked = Picked(document, np.array(items, np.int64), pa.array(values, pa.string()), problems)
+    return decode_documents(batch, picked, context, lambda number: batch.documents[number].payload)
+
+
+class _InvalidDocumentError(ValueError):
+    """JSON that is no Imixs document."""
+
+
+def _pick(document: Any, codes: Mapping[str, int]) -> Iterator[tuple[int, str]]:
+    """Yield the wanted items' values of a parsed document."""
+    items = document.get("item") if isinstance(document, dict) else None
+    if isinstance(items, dict):  # how some writers put a list of one
+        items = [items]
+    if not isinstance(items, list):
+        reason = "a document must have a list named item"
+        raise _InvalidDocumentError(reason)
+    for item in items:
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            reason = "an item must be an object with a name"
+            raise _InvalidDocumentError(reason)
+        code = codes.get(name.lower())
+        if code is not None:
+            for text in _texts(item.get("value")):
+                yield code, text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts of a value, those of nested values one by one, and none for null."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, bool):
+            yield "true" if value else "false"
+        elif isinstance(value, int | float):
+            yield str(value)
+        elif isinstance(value, list):
+            left.extend(reversed(value))
+        elif isinstance(value, dict):
+            if "$" in value:
+                left.append(value["$"])
+            elif "value" in value:
+                left.append(value["value"])
+            else:
+                left.extend(
+                    inner for key, inner in reversed(value.items()) if not key.startswith("@")
+                )
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members.
+
+    Raises:
+        InvalidJsonError: a key is given twice.
+    """
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        reason = f"the key {twice!r} is given twice in one object"
+        raise InvalidJsonError(reason)
+    return members
+
+
+def _count_keys(value: Any) -> int:
+    count = 0
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return count

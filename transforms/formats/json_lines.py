@@ -1,0 +1,298 @@
+"""JSON Lines: one JSON object a line, in files, messages and dead letters.
+
+Owns how files are cut and how lines become events; `json_columns` reads the fields of the
+lines, `columns` makes events of them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from schemas.events import empty_events
+from transforms.formats.base import (
+    BATCH_BYTES,
+    MAX_PAYLOAD,
+    Context,
+    Decoded,
+    Failure,
+    InputFile,
+    Message,
+    Span,
+)
+from transforms.formats.columns import (
+    TIMES,
+    ColumnMap,
+    build_events,
+    map_columns,
+    message_columns,
+    name_column,
+    replay_attributes,
+    to_attributes,
+)
+from transforms.formats.json_columns import LineColumns, read_lines, read_value
+from transforms.formats.line_blocks import (
+    UNREADABLE,
+    Block,
+    Offsets,
+    Rest,
+    Utf8Stream,
+    line_bounds,
+    merge,
+    read_blocks,
+)
+
+SPAN_BYTES = 64 * 1024 * 1024
+"""Length of the parts that an uncompressed file is cut into."""
+
+HEAD_BYTES = 256 * 1024
+"""First bytes of a file from which its columns are recognised."""
+
+SAMPLE_LINES = 200
+"""Lines from which columns and types are seen."""
+
+MERGE_MESSAGES = 8_192
+"""Small files are joined to batches of about so many messages."""
+
+_BOM = b"\xef\xbb\xbf"
+_WIDE = re.compile(r"utf[-_]?(16|32)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to read of each line: input column -> its path, and which of them are times only."""
+
+    map: ColumnMap
+    paths: Mapping[str, tuple[str, ...]]
+    times: frozenset[str]
+    encoding: str
+
+
+class JsonLines:
+    """The `json_lines` format (see `transforms.formats.base.Format`)."""
+
+    name = "json_lines"
+    title = "JSON Lines: one object a line"
+    expansion = 1.2
+    python_bound = False
+
+    def detects(self, head: bytes, name: str) -> bool:
+        """Say whether the first line is a JSON object of its own."""
+        line = head.removeprefix(_BOM).lstrip().split(b"\n", 1)[0].strip()
+        if not line.startswith(b"{"):
+            return False
+        try:
+            return isinstance(orjson.loads(line), dict)
+        except orjson.JSONDecodeError:
+            # A first line longer than the head; or a broken one, which the name must vouch for.
+            named = re.search(r"\.(jsonl|ndjson|jsonlines)(\.|$)", name, re.IGNORECASE)
+            return named is not None
+
+    def spans(self, file: InputFile, context: Context) -> list[Span]:
+        """Cut an uncompressed file every 64 MiB; a line belongs to the part in which it starts."""
+        if file.compressed or file.size <= SPAN_BYTES or _WIDE.search(context.encoding):
+            return [Span()]
+        starts = range(0, file.size, SPAN_BYTES)
+        return [Span(at, at + SPAN_BYTES if at + SPAN_BYTES < file.size else None) for at in starts]
+
+    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
+        """Read spans; `position` and `source_offset` are the byte offset of the line."""
+        return merge(self._parts(work, context), MERGE_MESSAGES)
+
+    def _parts(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
+        plans: dict[str, _Plan] = {}
+        for file, span in work:
+            yield from _read_span(file, span, plans, context)
+
+    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
+        """Decode messages of one JSON object each."""
+        payloads = [message.payload for message in messages]
+        sizes = np.fromiter((len(p) + 1 for p in payloads), np.int64, len(payloads))
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        data = b"\n".join(payloads)
+        plan = _plan_lines(payloads, context)
+        found = _read(data, starts, ends - 1, plan, context)
+        taken = [messages[i] for i in found.lines.tolist()]
+        bodies = pa.array(
+            [None if m.record_time is None else m.payload for m in taken], pa.binary()
+        )
+        events, refusals = build_events(
+            _event_columns(found, plan),
+            len(taken),
+            context,
+            message_columns(taken),
+            to_attributes(_items(found, plan), len(taken)),
+            bodies,
+        )
+        refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
+        failures = []
+        for line, error, message in sorted(found.failures + refused):
+            dead = messages[line]
+            failures.append(
+                Failure(
+                    payload=dead.payload[:MAX_PAYLOAD],
+                    source=f"{dead.source}:{dead.offset}",
+                    error=error,
+                    message=message,
+                    attributes={**dead.attributes, **replay_attributes(self.name, context)},
+                    size=len(dead.payload),
+                )
+            )
+        return Decoded(
+            events=events,
+            failures=failures,
+            decoded=len(events),
+            skipped=found.blank,
+            dead=len(failures),
+            warnings=plan.map.warnings("messages") if messages else (),
+        )
+
+
+FORMAT = JsonLines()
+
+
+def _read_span(
+    file: InputFile, span: Span, plans: dict[str, _Plan], context: Context
+) -> Iterator[Decoded]:
+    """Decode the lines that start in the span."""
+    attributes = replay_attributes(FORMAT.name, context)
+    with file.opener() as stream:
+        blocks = read_blocks(
+            _utf8(stream, context), BATCH_BYTES, context.max_message_bytes, span.start, span.end
+        )
+        first = next(blocks, None)
+        if first is None:
+            if span.start == 0:
+                yield Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+            return
+        second = None
+        if file.path not in plans:
+            plans.clear()
+            head = b""
+            if span.start == 0 and isinstance(first, Block):
+                # The first block is as good as the file's head if it holds all of that.
+                if len(first.data) < HEAD_BYTES:
+                    second = next(blocks, None)
+                head = first.data if second is None else b""
+            plans[file.path] = _plan_lines(_head_lines(head or _read_head(file, context)), context)
+        plan = plans[file.path]
+        warnings = plan.map.warnings(file.path)
+        for block in itertools.chain([first], [] if second is None else [second], blocks):
+            if isinstance(block, Rest):
+                yield Decoded(empty_events(), [block.failure(file.path, attributes)], dead=1)
+                continue
+            yield _decode_block(block, file.path, plan, context, attributes, warnings)
+            warnings = ()
+
+
+def _read_head(file: InputFile, context: Context) -> bytes:
+    head = b""
+    try:
+        with file.opener() as stream:
+            source = _utf8(stream, context)
+            while len(head) < HEAD_BYTES and (piece := source.read(HEAD_BYTES - len(head))):
+                head += piece
+    except UNREADABLE:
+        pass  # reported when the span itself is read
+    return head
+
+
+def _head_lines(head: bytes) -> list[bytes]:
+    return head[:HEAD_BYTES].removeprefix(_BOM).split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]
+
+
+def _utf8(stream: BinaryIO, context: Context) -> Any:
+    return Utf8Stream(stream, context.encoding) if _WIDE.search(context.encoding) else stream
+
+
+def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:
+    """Recognise columns by the keys of some lines."""
+    encoding = codecs.lookup(context.encoding).name
+    if encoding in ("ascii", "utf-8-sig") or _WIDE.search(encoding):
+        encoding = "utf-8"
+    step = -(-len(lines) // SAMPLE_LINES) or 1
+    rows = []
+    for line in lines[::step]:
+        with contextlib.suppress(
+            UnicodeDecodeError, json.JSONDecodeError, orjson.JSONEncodeError, RecursionError
+        ):
+            row = read_value(line, encoding)[0]
+            if isinstance(row, dict):
+                rows.append(row)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    sample = {
+        n: [v if isinstance(v, (str, int, float)) else None for v in (r.get(n) for r in rows)]
+        for n in names
+    }
+    mapped = map_columns(names, context, sample, paths=True)
+    known = set(names)
+    paths = {n: (n,) if n in known else tuple(n.split(".")) for n in mapped.inputs}
+    others = {n for c, n in mapped.columns.items() if c not in TIMES} | set(mapped.items.values())
+    return _Plan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding)
+
+
+def _decode_block(
+    block: Block,
+    path: str,
+    plan: _Plan,
+    context: Context,
+    attributes: Mapping[str, str],
+    warnings: Sequence[str],
+) -> Decoded:
+    starts, ends = line_bounds(block.data)
+    found = _read(block.data, starts, ends, plan, context)
+    rows = len(found.lines)
+    offsets = pa.array(starts[found.lines] + block.offset)
+    fixed = {"position": offsets, "source": name_column(path, rows), "source_offset": offsets}
+    events, refusals = build_events(
+        _event_columns(found, plan), rows, context, fixed, to_attributes(_items(found, plan), rows)
+    )
+    refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
+    failures = []
+    for line, error, message in sorted(found.failures + refused):
+        payload = block.data[starts[line] : ends[line]]
+        failures.append(
+            Failure(
+                payload=payload[:MAX_PAYLOAD],
+                source=f"{path}:{block.offset + int(starts[line])}",
+                error=error,
+                message=message,
+                attributes=attributes,
+                size=len(payload),
+            )
+        )
+    return Decoded(
+        events=events,
+        failures=failures,
+        decoded=len(events),
+        skipped=found.blank,
+        dead=len(failures),
+        warnings=warnings,
+    )
+
+
+def _read(
+    data: bytes, starts: Offsets, ends: Offsets, plan: _Plan, context: Context
+) -> LineColumns:
+    return read_lines(
+        data, starts, ends, plan.paths, plan.times, plan.encoding, context.max_message_bytes
+    )
+
+
+def _event_columns(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:
+    return {column: found.arrays[name] for column, name in plan.map.columns.items()}
+
+
+def _items(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:
+    return {item: found.arrays[name] for item, name in plan.map.items.items()}

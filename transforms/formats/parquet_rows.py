@@ -1,0 +1,317 @@
+"""Parquet: one event a row.
+
+Only the columns that are used are read, names as dictionaries. A dead row is written as JSON
+with all its columns, so that a replay can read it, also with another `--columns`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.events import EVENT_SCHEMA, NAME, empty_events
+from transforms.formats.base import (
+    BATCH_BYTES,
+    MAX_PAYLOAD,
+    Context,
+    Decoded,
+    Failure,
+    InputFile,
+    Message,
+    Span,
+)
+from transforms.formats.columns import (
+    ColumnMap,
+    build_events,
+    map_columns,
+    name_column,
+    replay_attributes,
+    to_attributes,
+    to_text,
+)
+from transforms.formats.line_blocks import merge
+
+SPAN_BYTES = 64 * 1024 * 1024
+"""Stored bytes of the row groups that are read as one part, at most (but one row group)."""
+
+SPAN_ROWS = 2_000_000
+"""Rows of such a part, at most (but one row group)."""
+
+MERGE_MESSAGES = 8_192
+"""Small files are joined to batches of about so many messages."""
+
+_MAGIC = b"PAR1"
+_BATCH_ROWS = (8_192, 262_144)
+_SAMPLE_ROWS = 200
+_UNREADABLE = (pa.ArrowException, OSError)
+
+
+class ParquetRows:
+    """The `parquet` format (see `transforms.formats.base.Format`)."""
+
+    name = "parquet"
+    title = "Parquet"
+    expansion = 6.0
+    python_bound = False
+
+    def detects(self, head: bytes, name: str) -> bool:
+        """Say whether the file begins as Parquet does."""
+        return head.startswith(_MAGIC)
+
+    def spans(self, file: InputFile, context: Context) -> list[Span]:
+        """Cut a file at row groups; a span's bounds are numbers of row groups."""
+        try:
+            with _opened(file, ()) as source:
+                metadata = source.metadata
+                sizes = [
+                    (metadata.row_group(i).num_rows, _stored(metadata.row_group(i)))
+                    for i in range(metadata.num_row_groups)
+                ]
+        except _UNREADABLE:
+            return [Span()]  # reported when it is read
+        spans: list[Span] = []
+        first = rows = stored = 0
+        for i, (group_rows, group_stored) in enumerate(sizes):
+            if i > first and (rows + group_rows > SPAN_ROWS or stored + group_stored > SPAN_BYTES):
+                spans.append(Span(first, i))
+                first, rows, stored = i, 0, 0
+            rows += group_rows
+            stored += group_stored
+        return [*spans, Span(first, None)]
+
+    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
+        """Read row groups; `position` and `source_offset` are the row's number in the file."""
+        return merge((d for f, s in work for d in _read_span(f, s, context)), MERGE_MESSAGES)
+
+    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
+        """Refuse single messages: a Parquet file is many rows (its dead rows are JSON Lines)."""
+        failures = [
+            Failure(
+                payload=message.payload[:MAX_PAYLOAD],
+                source=f"{message.source}:{message.offset}",
+                error="InvalidParquet",
+                message="a Parquet file cannot be read as a message; read the file itself again",
+                attributes={**message.attributes, "format": self.name},
+                size=len(message.payload),
+            )
+            for message in messages
+        ]
+        return Decoded(empty_events(), failures, dead=len(failures))
+
+
+FORMAT = ParquetRows()
+
+
+def _stored(group: Any) -> int:
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+@contextlib.contextmanager
+def _opened(file: InputFile, names: Sequence[str]) -> Iterator[Any]:
+    """Open a Parquet file; the columns of `names` come as dictionaries."""
+    with file.opener() as stream:
+        path = getattr(stream, "name", None)
+        source: Any = stream
+        if file.compressed:
+            source = pa.BufferReader(stream.read())
+        elif isinstance(path, str) and os.path.isfile(path):
+            source = path  # read by Arrow itself, without the interpreter
+        with pq.ParquetFile(source, read_dictionary=list(names), pre_buffer=False) as opened:
+            yield opened
+
+
+def _read_span(file: InputFile, span: Span, context: Context) -> Iterator[Decoded]:
+    if span.start == 0 and file.size == 0:
+        yield Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+        return
+    row = 0
+    try:
+        with _opened(file, ()) as source:
+            mapped = _map(source, context)
+            schema = source.schema_arrow
+        names = [
+            name
+            for column, name in mapped.columns.items()
+            if EVENT_SCHEMA.field(column).type == NAME and _is_text(_type_at(schema, name))
+        ]
+        with _opened(file, names) as source:
+            groups = range(source.metadata.num_row_groups)[span.start : span.end]
+            row = sum(source.metadata.row_group(i).num_rows for i in range(span.start))
+            if span.start == 0 and not source.metadata.num_rows:
+                warning = f"{file.path} is empty"
+                yield Decoded(empty_events(), warnings=(warning, *mapped.warnings(file.path)))
+                return
+            warnings = mapped.warnings(file.path)
+            whole = _WholeRows(file, list(groups), row)
+            columns = list(mapped.inputs) or [schema.names[0]]
+            size = _batch_rows(source.metadata, groups)
+            for batch in source.iter_batches(size, row_groups=list(groups), columns=columns):
+                yield _decode_batch(batch, row, file.path, mapped, whole, context, warnings)
+                row += batch.num_rows
+                warnings = ()
+    except _UNREADABLE as error:
+        yield _unreadable(file, row, error)
+
+
+def _unreadable(file: InputFile, row: int, error: Exception) -> Decoded:
+    """Make the rest of a damaged file one dead message."""
+    try:
+        with file.opener() as stream:
+            head = stream.read(MAX_PAYLOAD)
+    except OSError:
+        head = b""
+    failure = Failure(
+        payload=head,
+        source=f"{file.path}:{row}",
+        error="InvalidParquet",
+        message=" ".join(str(error).split())[:500],
+        attributes={"format": FORMAT.name},
+        size=file.size if file.size >= 0 else None,
+    )
+    return Decoded(empty_events(), [failure], dead=1)
+
+
+def _batch_rows(metadata: Any, groups: range) -> int:
+    raw = sum(metadata.row_group(i).total_byte_size for i in groups)
+    rows = sum(metadata.row_group(i).num_rows for i in groups)
+    fewest, most = _BATCH_ROWS
+    return min(max(BATCH_BYTES * max(rows, 1) // max(raw, 1), fewest), most)
+
+
+def _names(fields: Any, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
+    """Yield the names of columns, and of fields within structs as dotted paths."""
+    for field in fields:
+        yield prefix + field.name, field.type
+        if pa.types.is_struct(field.type):
+            yield from _names(field.type, f"{prefix}{field.name}.")
+
+
+def _type_at(schema: pa.Schema, name: str) -> pa.DataType:
+    return dict(_names(schema))[name]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _map(source: Any, context: Context) -> ColumnMap:
+    """Recognise columns by their names, and their first values."""
+    schema = source.schema_arrow
+    names = list(dict.fromkeys(name for name, _ in _names(schema)))
+    plain = [f.name for f in schema if not pa.types.is_nested(f.type)]
+    sample: dict[str, list[Any]] = {}
+    if plain and source.metadata.num_rows:
+        batch = next(source.iter_batches(_SAMPLE_ROWS, columns=plain), None)
+        if batch is not None:
+            sample = {name: to_text(batch.column(name)).to_pylist() for name in plain}
+    return map_columns(names, context, sample)
+
+
+def _field_of(batch: pa.RecordBatch, name: str) -> pa.Array:
+    if name in batch.schema.names:
+        return batch.column(name)
+    first, *rest = name.split(".")
+    column = batch.column(first)
+    for key in rest:
+        column = pc.struct_field(column, [column.type.get_field_index(key)])
+    return column
+
+
+def _decode_batch(
+    batch: pa.RecordBatch,
+    first: int,
+    path: str,
+    mapped: ColumnMap,
+    whole: _WholeRows,
+    context: Context,
+    warnings: Sequence[str],
+) -> Decoded:
+    rows = batch.num_rows
+    arrays = {name: _field_of(batch, name) for name in mapped.inputs}
+    numbers = pa.array(np.arange(first, first + rows))
+    fixed = {"position": numbers, "source": name_column(path, rows), "source_offset": numbers}
+    events, refusals = build_events(
+        {column: arrays[name] for column, name in mapped.columns.items()},
+        rows,
+        context,
+        fixed,
+        to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows),
+    )
+    failures = []
+    if refusals:
+        attributes = replay_attributes("json_lines", context)
+        payloads = whole.take([first + refusal.row for refusal in refusals])
+        for refusal, payload in zip(refusals, payloads, strict=True):
+            failures.append(
+                Failure(
+                    payload=payload[:MAX_PAYLOAD],
+                    source=f"{path}:{first + refusal.row}",
+                    error=refusal.error,
+                    message=refusal.message,
+                    attributes=attributes,
+                    size=len(payload),
+                )
+            )
+    return Decoded(
+        events=events,
+        failures=failures,
+        decoded=len(events),
+        dead=len(failures),
+        warnings=warnings,
+    )
+
+
+class _WholeRows:
+    """Rows with all their columns, as JSON; read only where a row is refused."""
+
+    def __init__(self, file: InputFile, groups: list[int], first: int) -> None:
+        self._file = file
+        self._groups = groups
+        self._first = first  # of the batch held
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._batch: pa.RecordBatch | None = None
+
+    def take(self, rows: Sequence[int]) -> list[bytes]:
+        """Return rows by their (ascending) numbers in the file."""
+        if self._batches is None:
+            self._batches = self._read()
+        taken: list[bytes] = []
+        while len(taken) < len(rows):
+            if self._batch is None:
+                self._batch = next(self._batches)
+            last = self._first + self._batch.num_rows
+            here = [row - self._first for row in rows[len(taken) :] if row < last]
+            if here:
+                part = pa.table(self._batch).take(pa.array(here))
+                taken += [_row_json(row) for row in _portable(part).to_pylist()]
+            if len(taken) < len(rows):
+                self._first, self._batch = last, None
+        return taken
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        with _opened(self._file, ()) as source:
+            yield from source.iter_batches(_BATCH_ROWS[0], row_groups=self._groups)
+
+
+def _portable(table: pa.Table) -> pa.Table:
+    """Cut nanoseconds, which Python's datetime has not."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            kind = pa.timestamp("us", field.type.tz)
+            table = table.set_column(i, field.name, table.column(i).cast(kind, safe=False))
+    return table
+
+
+def _row_json(row: Mapping[str, Any]) -> bytes:
+    def other(value: Any) -> str:
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    return orjson.dumps(row, default=other, option=orjson.OPT_NON_STR_KEYS)

@@ -1,0 +1,136 @@
+"""Writing as Beam steps: side-door tables in parts, and the commit that makes a run's output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+
+from schemas.tables import TABLES, Output
+from transforms.counts import EVENTS, MESSAGES, QUALITY, WARNING, Count
+from transforms.exchange import fetch, with_schema
+from transforms.sinks.commit import Run, part_name
+
+Part = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class WriteBatches(beam.PTransform):  # type: ignore[misc]
+    """Writes a table of packed batches in few parts: (number, packed rows) -> parts.
+
+    Rows are written in the order of their numbers, batch by batch: as many as there may be, they
+    never meet in memory.
+
+    Attributes:
+        output: the table.
+        run: where parts are written.
+        parts: how many.
+    """
+
+    output: Output
+    run: Run
+    parts: int
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        parts = self.parts
+        name = self.output.name
+        return (
+            batches
+            # (number, packed rows)
+            | f"Place {name}"
+            >> beam.Map(_place, parts)
+            | f"Group {name}" >> beam.GroupByKey()
+            # (part, [(number, packed rows)])
+            | f"Write {name}" >> beam.ParDo(_WritePart(self))
+        )
+
+
+class _WritePart(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, step: WriteBatches) -> None:
+        self._step = step
+
+    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[Part]:
+        step = self._step
+        part, batches = element
+        with step.run.open_part(step.output, part, step.parts) as writer:
+            for _, packed in sorted(batches, key=_number_and_first_id):
+                writer.write(with_schema([fetch(packed)], step.output.schema))
+        name = part_name(step.output.name, part, step.parts, step.run.file_format)
+        yield step.output.name, name, writer.rows
+
+
+def _place(numbered: tuple[int, bytes], parts: int) -> tuple[int, tuple[int, bytes]]:
+    return numbered[0] % parts, numbered
+
+
+def _number_and_first_id(numbered: tuple[int, bytes]) -> tuple[int, str]:
+    # Batches of one unit come in any order: their rows' deterministic ids tell them apart.
+    number, packed = numbered
+    return number, fetch(packed, ["row_id"])["row_id"][0].as_py()
+
+
+@dataclass(frozen=True)
+class Commit(beam.PTransform):  # type: ignore[misc]
+    """Makes the parts of a run its output: all of them, or none.
+
+    Attributes:
+        run: what is committed.
+        tables: the tables of the pipeline; those without parts become empty ones.
+        about: what the manifest says beside counts and tables.
+    """
+
+    run: Run
+    tables: tuple[str, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        """Wire the step: (parts, counts) -> nothing."""
+        parts, counts = inputs
+        totals = counts | "Sum counts" >> beam.CombinePerKey(sum)
+        return (
+            parts.pipeline
+            | "Start commit" >> beam.Create([b""])
+            | "Commit"
+            >> beam.ParDo(_Commit(self), beam.pvalue.AsList(parts), beam.pvalue.AsList(totals))
+        )
+
+
+class _Commit(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, step: Commit) -> None:
+        self._step = step
+
+    def process(self, _: bytes, parts: list[Part], counts: list[Count]) -> None:
+        step = self._step
+        files: dict[str, list[str]] = {name: [] for name in step.tables}
+        rows: Counter[str] = Counter()
+        for table, name, count in sorted(parts):
+            files[table].append(name)
+            rows[table] += count
+        manifest = {
+            **step.about,
+            **summarise(dict(counts)),
+            "tables": {
+                name: {"rows": rows[name], "files": max(1, len(files[name]))}
+                for name in step.tables
+            },
+        }
+        step.run.commit(manifest, files, TABLES)
+
+
+def summarise(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Arrange a run's counts as the manifest has them: the laws, quality, warnings."""
+    messages = {name: counts.get(name, 0) for name in MESSAGES}
+    events = {name: counts.get(name, 0) for name in EVENTS}
+    warnings = sorted(name[len(WARNING) :] for name in counts if name.startswith(WARNING))
+    return {
+        # What went in is counted where it went in, not added up from what came out.
+        "messages": {"in": sum(messages.values()), **messages},
+        "events": {"in": counts.get("events", 0), **events},
+        "retracted": counts.get("retracted", 0),
+        "quality": {name: counts.get(name, 0) for name in QUALITY},
+        "warnings": warnings,
+    }

@@ -1,0 +1,278 @@
+"""Files as input: what matches, how the work is cut, and how a unit of work is read.
+
+Planning happens once, before the pipeline is built, and opens few files: large ones (they
+may be cut) and a sample of the others. A worker finds out the format of each file that it
+reads by its content.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+import orjson
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.events import empty_events
+from transforms.formats import registry
+from transforms.formats.base import (
+    MAX_PAYLOAD,
+    Context,
+    Decoded,
+    Failure,
+    Format,
+    InputFile,
+    Span,
+)
+
+HEAD = 64 * 1024
+LARGE = 64 * 1024 * 1024
+"""Files from this size on are looked into when planning, because they may be cut."""
+UNIT_BYTES = 64 * 1024 * 1024
+UNIT_FILES = 2_000
+SHARD_BYTES = 64 * 1024 * 1024
+"""About how much one shard's events take in memory."""
+SAMPLE = 5
+"""Files of each extension that planning looks into."""
+
+_COMPRESSED = 8.0
+"""Bytes that a compressed byte becomes, roughly."""
+
+_MAGIC: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
+    b"\x1f\x8b": lambda f: cast(BinaryIO, gzip.GzipFile(fileobj=f)),
+    b"BZh": lambda f: cast(BinaryIO, bz2.BZ2File(f)),
+    b"\xfd7zXZ\x00": lambda f: cast(BinaryIO, lzma.LZMAFile(f)),
+    b"\x28\xb5\x2f\xfd": lambda f: cast(BinaryIO, pa.CompressedInputStream(f, "zstd")),
+}
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A file of the input.
+
+    Attributes:
+        path: as the file system gives it.
+        size: bytes as stored.
+    """
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker reads at a time: parts of files.
+
+    Attributes:
+        number: of the unit in the plan; orders its dead letters.
+        parts: (path, size, format name or "", start, end or None).
+    """
+
+    number: int
+    parts: tuple[tuple[str, int, str, int, int | None], ...]
+
+    def to_bytes(self) -> bytes:
+        """Write as JSON, to cross between workers."""
+        return orjson.dumps([self.number, self.parts])
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Unit:
+        """Read what `to_bytes` wrote."""
+        number, parts = orjson.loads(text)
+        return cls(number, tuple((p, s, f, a, b) for p, s, f, a, b in parts))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be read.
+
+    Attributes:
+        files: every file that matches, by path.
+        bytes: their size as stored.
+        formats: format name -> (files, bytes), estimated from a sample; `unknown` for what
+            no format claims.
+        units: the work, in the order of the files.
+        shards: parts of the fold.
+        warnings: sentences for the user.
+    """
+
+    files: tuple[Matched, ...]
+    bytes: int
+    formats: dict[str, tuple[int, int]]
+    units: tuple[Unit, ...]
+    shards: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+def plan(
+    patterns: Sequence[str],
+    format_name: str,
+    context: Context,
+    shards: int | None = None,
+) -> Plan:
+    """Match patterns and cut the work.
+
+    Args:
+        patterns: paths and globs of any Beam file system.
+        format_name: a format's name, or `auto`.
+        context: settings for decoding.
+        shards: a given number, or None to derive it from the input's size.
+
+    Raises:
+        ValueError: no file system for a pattern's scheme.
+        BeamIOError, OSError: a pattern cannot be matched.
+    """
+    found = match(patterns)
+    total = sum(file.size for file in found)
+    by_format, expanded, parts = _look(found, format_name, context)
+    if shards is None:
+        shards = max(1, min(4096, round(expanded / SHARD_BYTES)))
+    return Plan(
+        files=tuple(found),
+        bytes=total,
+        formats={name: (files, size) for name, (files, size) in sorted(by_format.items())},
+        units=tuple(_units(parts, total)),
+        shards=shards,
+        warnings=(),
+    )
+
+
+def match(patterns: Sequence[str]) -> list[Matched]:
+    """Return the files that match, each once, sorted by path."""
+    sizes: dict[str, int] = {}
+    for result in FileSystems.match(list(patterns)):
+        for found in result.metadata_list:
+            sizes[found.path] = found.size_in_bytes
+    files = (Matched(path, size) for path, size in sorted(sizes.items()))
+    return [file for file in files if "://" in file.path or os.path.isfile(file.path)]
+
+
+Part = tuple[str, int, str, int, "int | None"]
+
+
+def _look(
+    files: Sequence[Matched], format_name: str, context: Context
+) -> tuple[dict[str, tuple[int, int]], float, list[Part]]:
+    """Find formats (of large files and a sample), the size in memory, and the parts to read."""
+    wanted = None if format_name == "auto" else registry.FORMATS[format_name]
+    seen: dict[str, list[tuple[str, float]]] = {}
+    by_format: Counter[str] = Counter()
+    bytes_of: Counter[str] = Counter()
+    expanded = 0.0
+    parts: list[Part] = []
+    for file in files:
+        extension = os.path.splitext(file.path)[1]
+        sample = seen.setdefault(extension, [])
+        if file.size >= LARGE or len(sample) < SAMPLE:
+            input_file, head = open_file(file.path, file.size)
+            form = wanted or registry.detect(head, file.path)
+            growth = (form.expansion if form else 1.0) * (
+                _COMPRESSED if input_file.compressed else 1.0
+            )
+            name = form.name if form else "unknown"
+            sample.append((name, growth))
+            spans = form.spans(input_file, context) if form and file.size >= LARGE else [Span()]
+        else:
+            name, growth = sample[-1]
+            spans = [Span()]
+        by_format[name] += 1
+        bytes_of[name] += file.size
+        expanded += file.size * growth
+        known = wanted.name if wanted else (name if len(spans) > 1 else "")
+        share = file.size // len(spans)
+        parts += [(file.path, share, known, span.start, span.end) for span in spans]
+    return {n: (c, bytes_of[n]) for n, c in by_format.items()}, expanded, parts
+
+
+def _units(parts: Sequence[Part], total: int) -> Iterator[Unit]:
+    """Pack parts to units: large enough to be worth it, small enough to share among workers."""
+    limit = max(1024 * 1024, min(UNIT_BYTES, total // 8))
+    packed: list[Part] = []
+    size = number = 0
+    for part in parts:
+        if packed and (size + part[1] > limit or len(packed) >= UNIT_FILES):
+            yield Unit(number, tuple(packed))
+            packed, size, number = [], 0, number + 1
+        packed.append(part)
+        size += part[1]
+    if packed:
+        yield Unit(number, tuple(packed))
+
+
+def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
+    """Return a file and its first decompressed bytes (empty if they cannot be read)."""
+    unpacker = None
+    try:
+        with _open_raw(path) as raw:
+            head = raw.read(HEAD)
+        for magic, found in _MAGIC.items():
+            if head.startswith(magic):
+                unpacker = found
+        if unpacker is not None:
+            with _open_raw(path) as raw, unpacker(raw) as stream:
+                head = stream.read(HEAD)
+    except (OSError, EOFError, lzma.LZMAError):
+        # Whoever reads the file will meet the same error, and say so.
+        head = b""
+
+    def opener() -> BinaryIO:
+        raw = _open_raw(path)
+        return raw if unpacker is None else unpacker(raw)
+
+    return InputFile(path, size, opener, compressed=unpacker is not None), head
+
+
+def _open_raw(path: str) -> BinaryIO:
+    if "://" in path:
+        return cast(
+            BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        )
+    return open(path, "rb")
+
+
+def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
+    """Read a unit's parts; neighbours of one format are read together."""
+    form: Format | None = None
+    work: list[tuple[InputFile, Span]] = []
+    for path, size, name, start, end in unit.parts:
+        file, head = open_file(path, size)
+        found = registry.FORMATS[name] if name else registry.detect(head, path)
+        if found is None:
+            yield _unreadable(file, head)
+            continue
+        if form is not None and found is not form:
+            yield from form.read(work, context)
+            work = []
+        form = found
+        work.append((file, Span(start, end)))
+    if form is not None and work:
+        yield from form.read(work, context)
+
+
+def _unreadable(file: InputFile, head: bytes) -> Decoded:
+    """Judge a file that no format claims: empty, unreadable, or of an unknown format."""
+    if not head and file.size == 0:
+        return Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+    error, message = "UnknownFormat", "no format recognises its content; name one by --format"
+    if not head:
+        try:
+            with file.opener() as stream:
+                if not stream.read(1):
+                    return Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+        except (OSError, EOFError, lzma.LZMAError) as reason:
+            error, message = "UnreadableFile", " ".join(str(reason).split())
+            try:
+                with _open_raw(file.path) as raw:
+                    head = raw.read(MAX_PAYLOAD)
+            except OSError:
+                head = b""
+    failure = Failure(head[:MAX_PAYLOAD], file.path, error, message, {}, file.size)
+    return Decoded(empty_events(), [failure], dead=1)

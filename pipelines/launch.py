@@ -25,7 +25,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
-from transforms.formats.registry import FORMATS
+from transforms.formats import registry
 
 from pipelines import beam_log, engine, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
@@ -61,7 +61,7 @@ def launch(
         settings.arguments,
         settings.workers,
         {name: size for name, (_, size) in plan.formats.items()},
-        frozenset(name for name, known in FORMATS.items() if known.python_bound),
+        frozenset(n for n in registry.names() if registry.get(n).python_bound),
     )
     beam_log.configure(settings.verbose, local=chosen.mode != "elsewhere")
     if settings.explain_plan:

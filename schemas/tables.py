@@ -1,6 +1,6 @@
 """Schemas of the output tables: the only source of their columns, types and order.
 
-`docs/tables.md` is generated from here (`python -m schemas.tables`).
+`docs/tables.md` is generated from here (`python -m schemas`).
 """
 
 from __future__ import annotations

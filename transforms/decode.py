@@ -29,7 +29,7 @@ DEAD = "dead_letters"
 COUNTS = "counts"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DecodeFiles(beam.PTransform):  # type: ignore[misc]
     """Reads units of files: `Unit` bytes -> (shard, packed events), dead letters, counts.
 

@@ -264,7 +264,7 @@ class Writer:
         p, name = self.prefix, self.pick(TYPES)
         if key is None and self.chance(0.2):
             key, value = "time:timestamp", self.pick([*TIMES, *TIMES, "never", ""])
-        key = self.pick(KEYS) if key is None else key
+        key = self.pick(KEYS[:-1] if self.plain else KEYS) if key is None else key
         value = self.pick(PLAIN if self.plain else TEXT) if value is None else value
         pair = [f"key={self.quoted(key)}", f"value={self.quoted(value)}"]
         if not self.plain and self.chance(0.1):
@@ -324,7 +324,7 @@ class Writer:
         return f"{head}<{p}log{space}>{inside}\n</{p}log>\n".encode()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.integers(0, 8),
@@ -337,10 +337,12 @@ def test_any_log_gives_what_the_reference_gives(
     assert_as_reference(Writer(seed, traces).log(), items, chunk)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 2**32),
-    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(b"<>/\"'&;= \n\0\x80\xffaek:!?-")), max_size=3),
+    st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from(b"<>/\"'&;= \n\0\x80\xffaek:!?-")), max_size=3
+    ),
 )
 def test_the_columnar_scan_accepts_only_what_a_parser_accepts(
     seed: int, changes: list[tuple[float, int]]
@@ -378,7 +380,9 @@ def test_the_columnar_scan_accepts_only_what_a_parser_accepts(
 def test_common_layouts_are_scanned(fragment: str) -> None:
     data = fragment.strip().encode()
     assert scan(data, False, Wanted(("concept:name",), ("concept:name",)), 10**6) is not None
-    assert_as_reference(log(fragment).replace(b"2024-01-02T03:04:05Z", b"2024-06-30T23:59:59Z"), (), 64)
+    assert_as_reference(
+        log(fragment).replace(b"2024-01-02T03:04:05Z", b"2024-06-30T23:59:59Z"), (), 64
+    )
 
 
 @pytest.mark.parametrize(
@@ -427,8 +431,10 @@ def test_standard_attributes_feed_the_event_table() -> None:
     assert events["case_id"].to_pylist() == ["A", "1", "A"]
     assert events["event_id"][0].as_py() == "e-1"
     assert len(set(events["event_id"].to_pylist())) == 3
-    assert events["activity"].to_pylist() == events["state"].to_pylist() == ["register", "x", "close"]
-    assert str(events["event_time"][0]) == "2024-01-02 01:04:05.500000Z"
+    assert (
+        events["activity"].to_pylist() == events["state"].to_pylist() == ["register", "x", "close"]
+    )
+    assert str(events["event_time"][0]) == "2024-01-02 01:04:05.500000+00:00"
     assert events["actor"].to_pylist() == ["Ann", None, None]
     assert events["lifecycle"].to_pylist() == ["complete", None, None]
     assert set(events["workflow_group"].to_pylist()) == {"Orders"}
@@ -470,7 +476,9 @@ def test_columns_and_items_name_attributes_of_event_trace_and_log() -> None:
 
 
 def test_a_column_mapped_to_nothing_is_left_out() -> None:
-    data = log(trace("A", event(more=attribute("identity:id", "x") + attribute("org:resource", "r"))))
+    data = log(
+        trace("A", event(more=attribute("identity:id", "x") + attribute("org:resource", "r")))
+    )
     events = read(data, Context(columns={"event_id": "", "actor": ""})).events
     assert events["event_id"][0].as_py() != "x"
     assert events["actor"].to_pylist() == [None]
@@ -480,7 +488,7 @@ def test_the_first_event_classifier_names_events_without_a_name() -> None:
     date = attribute("time:timestamp", "2024-01-01T00:00:00Z", "date")
     classifiers = (
         '<classifier name="t" scope="trace" keys="x"/>'
-        "<classifier name=\"a\" keys=\"'the task' lifecycle:transition\"/>"
+        '<classifier name="a" keys="\'the task\' lifecycle:transition"/>'
         '<classifier name="b" keys="other"/>'
     )
     full = attribute("the task", "T") + attribute("lifecycle:transition", "start")
@@ -521,7 +529,11 @@ BOMB = (
     ("data", "error", "message"),
     [
         (BOMB, "ForbiddenDtd", "document type"),
-        (b'<?xml version="1.0"?>\n<!DOCTYPE log>\n' + log(trace("A", event()))[22:], "ForbiddenDtd", ""),
+        (
+            b'<?xml version="1.0"?>\n<!DOCTYPE log>\n' + log(trace("A", event()))[22:],
+            "ForbiddenDtd",
+            "",
+        ),
         (b"<logs><trace/></logs>", "InvalidXml", "<logs>, not <log>"),
         (b"\n \n", "InvalidXml", "no element found"),
         (b"no xml at all", "InvalidXml", "line 1"),
@@ -543,7 +555,9 @@ def test_an_unreadable_file_is_one_dead_message(
 
 
 @pytest.mark.parametrize("chunk", [20, 200, 1 << 20])
-@pytest.mark.parametrize("tail", ["<event><string</event>", "<event></trace>", "<event>&no;</event>", "\0"])
+@pytest.mark.parametrize(
+    "tail", ["<event><string</event>", "<event></trace>", "<event>&no;</event>", "\0"]
+)
 def test_events_before_broken_xml_count(tail: str, chunk: int) -> None:
     data = log(trace("A", event("a"), event("b")), trace("B", event("c"), tail, event("d")))
     line = data[: data.index(tail.encode())].count(b"\n") + 1
@@ -556,39 +570,36 @@ def test_events_before_broken_xml_count(tail: str, chunk: int) -> None:
     assert tail.encode() in failure.payload
 
 
-@pytest.mark.parametrize("chunk", [50, 1 << 20])
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def bz2_blocks(data: bytes) -> bytes:
+    return bz2.compress(data, 1)  # blocks of 100 kB: a smaller file would be one block
+
+
+@pytest.mark.parametrize("chunk", [5_000, 1 << 20])
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (gzip.compress, lambda data: gzip.GzipFile(fileobj=io.BytesIO(data))),
+        (bz2_blocks, lambda data: bz2.BZ2File(io.BytesIO(data))),
+    ],
+)
 def test_a_compressed_file_that_ends_early_gives_what_was_there(
-    pack: Callable[[bytes], bytes], chunk: int
+    pack: Callable[[bytes], bytes], unpack: Callable[[bytes], BinaryIO], chunk: int
 ) -> None:
     rng = random.Random(1)
-    data = log(*(trace(f"{rng.random()}", event(f"{rng.random()}")) for _ in range(20_000)))
-    opener = gzip.GzipFile if pack is gzip.compress else bz2.BZ2File
-    packed = pack(data)
-    chunk = max(chunk, 5000)
-
-    def opened(content: bytes) -> InputFile:
-        def wrap(value: bytes) -> BinaryIO:
-            stream: Any = opener(filename=io.BytesIO(value)) if opener is bz2.BZ2File else opener(
-                fileobj=io.BytesIO(value)
-            )
-            return stream
-
-        return file_of(content, wrap=wrap)
-
-    whole = read([opened(packed)], chunk=chunk)
-    assert (whole.decoded, whole.dead) == (20_000, 0)
-    cut = read([opened(packed[: len(packed) // 2])], chunk=chunk)
-    assert [f.error for f in cut.failures] == ["TruncatedFile"]
-    assert 5_000 < cut.decoded < 15_000
-    assert cut.events["event_id"].to_pylist() == whole.events["event_id"].to_pylist()[: cut.decoded]
+    packed = pack(log(*(trace(f"{rng.random()}", event(f"{rng.random()}")) for _ in range(4_000))))
     middle = len(packed) // 2
-    damaged = read(
-        [opened(packed[:middle] + bytes(b ^ 0x55 for b in packed[middle : middle + 50]) + packed[middle + 50 :])],
-        chunk=chunk,
-    )
-    assert len(damaged.failures) == damaged.dead >= 1
-    assert damaged.failures[-1].error in ("CorruptFile", "InvalidXml", "TruncatedFile")
+    whole = read([file_of(packed, wrap=unpack)], chunk=chunk)
+    assert (whole.decoded, whole.dead) == (4_000, 0)
+    cut = read([file_of(packed[:middle], wrap=unpack)], chunk=chunk)
+    assert [f.error for f in cut.failures] == ["TruncatedFile"]
+    assert 1_000 < cut.decoded < 3_000
+    assert cut.events["event_id"].to_pylist() == whole.events["event_id"].to_pylist()[: cut.decoded]
+    noise = bytes(b ^ 0x55 for b in packed[middle : middle + 50])
+    changed = packed[:middle] + noise + packed[middle + 50 :]
+    damaged = read([file_of(changed, wrap=unpack)], chunk=chunk)
+    assert damaged.dead == 1
+    assert damaged.failures[0].error in ("CorruptFile", "InvalidXml")
+    assert 1_000 < damaged.decoded < 3_000
 
 
 def test_a_failing_disk_is_no_dead_letter() -> None:
@@ -659,7 +670,11 @@ def test_a_large_trace_of_small_events_is_no_large_event() -> None:
 
 @pytest.mark.parametrize(
     ("data", "warning"),
-    [(b"", "log.xes is empty"), (b"<log/>", "log.xes has no traces"), (log(), "log.xes has no traces")],
+    [
+        (b"", "log.xes is empty"),
+        (b"<log/>", "log.xes has no traces"),
+        (log(), "log.xes has no traces"),
+    ],
 )
 def test_a_file_without_events_is_a_warning(data: bytes, warning: str) -> None:
     decoded = read([file_of(data), file_of(log(trace("A", event())), "good.xes")])
@@ -667,12 +682,16 @@ def test_a_file_without_events_is_a_warning(data: bytes, warning: str) -> None:
     assert decoded.warnings == [warning]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "shift_jis"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "shift_jis"]
+)
 @pytest.mark.parametrize("chunk", [3, 64, 1 << 20])
 def test_any_encoding_is_read(encoding: str, chunk: int) -> None:
     text = "日本" if encoding == "shift_jis" else "Prüfung"
     declared = encoding.replace("-sig", "").replace("-le", "")
-    data = f'<?xml version="1.0" encoding="{declared}"?>' + log(trace(text, event(text))).decode()[21:]
+    data = (
+        f'<?xml version="1.0" encoding="{declared}"?>' + log(trace(text, event(text))).decode()[21:]
+    )
     raw = data.encode(encoding)
     decoded = read(raw, chunk=chunk)
     assert decoded.events["case_id"].to_pylist() == decoded.events["activity"].to_pylist() == [text]
@@ -682,7 +701,9 @@ def test_any_encoding_is_read(encoding: str, chunk: int) -> None:
 def test_bytes_that_are_not_of_the_encoding_end_the_file() -> None:
     for declared in ("utf-8", "shift_jis"):
         good = log(trace("A", event("a")))[21:-7]
-        data = f'<?xml version="1.0" encoding="{declared}"?>'.encode() + good + b"\xff\xff\xff</log>"
+        data = (
+            f'<?xml version="1.0" encoding="{declared}"?>'.encode() + good + b"\xff\xff\xff</log>"
+        )
         decoded = read(data)
         assert decoded.events["activity"].to_pylist() == ["a"]
         assert [f.error for f in decoded.failures] == ["InvalidXml"]
@@ -702,7 +723,7 @@ def test_a_file_is_read_as_a_stream_in_batches() -> None:
             Endless.total += len(part)
             return start + part
 
-    file = InputFile("endless.xes", -1, lambda: Endless())  # type: ignore[abstract, arg-type, return-value]
+    file = InputFile("endless.xes", -1, Endless)  # type: ignore[arg-type]
     batches: Iterator[Decoded] = FORMAT.read([(file, Span())], Context())
     for n in range(1, 4):
         batch = next(batches)
@@ -752,7 +773,7 @@ def test_a_message_of_one_event() -> None:
     row = decoded.events.to_pylist()[0]
     assert (row["case_id"], row["activity"], row["position"]) == ("A", "a", None)
     assert (row["source"], row["source_offset"]) == ("topic/0", 17)
-    assert str(decoded.events["record_time"][0]) == "2023-11-14 22:13:20Z"
+    assert str(decoded.events["record_time"][0]) == "2023-11-14 22:13:20+00:00"
     again = decode('<?xml version="1.0"?>\n' + event("a"), case_id="A")
     other = decode(event("a", more=attribute("n", "2")), case_id="A")
     assert again.events["event_id"] == decoded.events["event_id"]
@@ -765,7 +786,9 @@ def test_messages_of_a_trace_and_of_a_log() -> None:
     assert decoded.events["position"].to_pylist() == [0, 2]
     assert len(set(decoded.events["event_id"].to_pylist())) == 2
     assert decoded.failures[0].payload == event("b", "never").encode()
-    decoded = decode(log(trace("A", event()), trace("B", event()), head=attribute("concept:name", "G")))
+    decoded = decode(
+        log(trace("A", event()), trace("B", event()), head=attribute("concept:name", "G"))
+    )
     assert decoded.events["case_id"].to_pylist() == ["A", "B"]
     assert decoded.events["workflow_group"].to_pylist() == ["G", "G"]
     unnamed = decode("<trace>" + event() + "</trace>")
@@ -804,9 +827,12 @@ def replay(failures: Sequence[Failure], context: Context) -> Decoded:
 
 
 def test_dead_letters_replay_to_the_events_they_would_have_been() -> None:
-    odd = "<event><string key='time:timestamp' value='02.01.2024'/><string key='step' value='s'/></event>"
+    odd = (
+        "<event><string key='time:timestamp' value='02.01.2024'/>"
+        "<string key='step' value='s'/></event>"
+    )
     data = log(
-        f'<trace>{attribute("concept:name", "A & B")}{attribute("kind", "K")}{odd}{odd}</trace>',
+        f"<trace>{attribute('concept:name', 'A & B')}{attribute('kind', 'K')}{odd}{odd}</trace>",
         f"<trace>{odd}</trace>",
         head=attribute("concept:name", "G") + '<classifier name="c" keys="step"/>',
     )

@@ -24,7 +24,7 @@ Part = tuple[str, str, int]
 """A written part: table, file name, rows."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class FoldShards(beam.PTransform):  # type: ignore[misc]
     """Folds: (shard, packed events) -> parts (table, file name, rows); `COUNTS` of (name, number).
 

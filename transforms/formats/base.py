@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -180,4 +180,13 @@ class Format(Protocol):
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode single messages (one JSON object, one XML document, one CSV row ...)."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A format whose files say how many rows they hold."""
+
+    def rows(self, file: InputFile) -> int | None:
+        """Return the number of rows, None if the file cannot be read."""
         ...

@@ -87,6 +87,15 @@ class ParquetRows:
             stored += group_stored
         return [*spans, Span(first, None)]
 
+    def rows(self, file: InputFile) -> int | None:
+        """Return the number of rows that the file's metadata gives."""
+        try:
+            with _opened(file, ()) as source:
+                count: int = source.metadata.num_rows
+                return count
+        except _UNREADABLE:
+            return None
+
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read row groups; `position` and `source_offset` are the row's number in the file."""
         return merge((d for f, s in work for d in _read_span(f, s, context)), MERGE_MESSAGES)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from transforms.formats.base import (
     BATCH_BYTES,
+    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,
@@ -26,7 +27,14 @@ from transforms.formats.base import (
 )
 from transforms.formats.xes_events import Batch, Part, Picks
 from transforms.formats.xes_log import LogReader, as_utf8, encoding_of, pieces
-from transforms.formats.xes_walk import Cursor, Header, Unreadable, Walker, classifier_keys
+from transforms.formats.xes_walk import (
+    TYPES,
+    Cursor,
+    Header,
+    Unreadable,
+    Walker,
+    classifier_keys,
+)
 
 _ROOT = re.compile(
     r"\s*(?:(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>)\s*)*"
@@ -34,8 +42,8 @@ _ROOT = re.compile(
     re.DOTALL,
 )
 _CHILD = re.compile(r"[^<]*?>\s*(?:<!--.*?-->\s*)*<(?:[\w.-]+:)?(?P<child>[\w.-]+)", re.DOTALL)
-_CHILDREN = frozenset(
-    "extension global classifier trace event string date int float boolean id list container".split()
+_CHILDREN = TYPES | frozenset(
+    ("extension", "global", "classifier", "trace", "event", "list", "container")
 )
 _NAME = re.compile(r"\.xes(\.gz|\.bz2)?$", re.IGNORECASE)
 
@@ -78,8 +86,9 @@ class XesFormat:
         """Read logs in batches; each event is a message.
 
         What can't be read is dead: an event without case, time or activity or larger than
-        `max_message_bytes`, and the rest of a file behind broken XML (`InvalidXml`), a document type
-        (`ForbiddenDtd`) or the end of a cut or damaged file (`TruncatedFile`, `CorruptFile`).
+        `max_message_bytes`, and the rest of a file behind broken XML (`InvalidXml`), a document
+        type (`ForbiddenDtd`), or where a compressed file ends early (`TruncatedFile`) or is
+        damaged (`CorruptFile`).
         """
         batch = Batch(Picks.of(context), context)
         for file, _ in work:
@@ -91,10 +100,11 @@ class XesFormat:
     def _read_file(self, file: InputFile, batch: Batch) -> Iterator[None]:
         reader = LogReader(batch.picks.wanted, batch.context.max_message_bytes)
         cursor = reader.cursor
-        fed = 0
+        fed, start = 0, b""
         with file.opener() as stream:
             try:
                 for data in as_utf8(pieces(stream, self.chunk_bytes)):
+                    start = start or data[:MAX_PAYLOAD]
                     fed += len(data)
                     batch.size += len(data)
                     for rows in reader.feed(data):
@@ -104,7 +114,7 @@ class XesFormat:
                     for rows in reader.finish():
                         batch.add(Part(rows, reader.header, file.path))
             except Unreadable as failure:
-                payload = failure.payload or reader.rest()
+                payload = failure.payload or reader.rest() or (b"" if cursor.events else start)
                 source = f"{file.path}:{cursor.events}"
                 attributes = {"format": "xes"}
                 batch.fail(Failure(payload, source, failure.error, failure.message, attributes))
@@ -154,7 +164,7 @@ def _parse(message: Message, batch: Batch) -> Part:
     limit = batch.context.max_message_bytes
     if len(message.payload) > limit:
         reason = f"a message of {len(message.payload)} bytes is larger than {limit}"
-        raise Unreadable("TooLarge", reason)
+        raise Unreadable(reason, "TooLarge")
     given = message.attributes
     header = Header(
         batch.picks.wanted,

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import TIME, empty_events
-from transforms.formats.assemble import conform
-from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, Failure, Message
+from transforms.formats.base import Context, Decoded, Failure, Message
 from transforms.formats.columns import Refusal, build_events, to_attributes
 from transforms.formats.xes_scan import Wanted
 from transforms.formats.xes_walk import Header, Oversize, Rows
@@ -122,7 +121,9 @@ class Part:
             elif scope == "trace":
                 found.append(self.rows.trace[wanted.trace.index(key)])
             else:
-                found.append(pa.repeat(pa.scalar(self.header.attributes.get(key), pa.string()), count))
+                found.append(
+                    pa.repeat(pa.scalar(self.header.attributes.get(key), pa.string()), count)
+                )
             if found[-1].null_count == 0:
                 break
         return pc.coalesce(*found) if len(found) > 1 else found[0]
@@ -174,9 +175,7 @@ class Part:
         offset = rows.ordinals[row] if self.message is None else self.message.offset
         payload = rows.payload(row)
         source = f"{self.source}:{offset}"
-        return Failure(
-            payload, source, refusal.error, refusal.message, attributes, len(payload)
-        )
+        return Failure(payload, source, refusal.error, refusal.message, attributes, len(payload))
 
 
 def replay_attributes(
@@ -298,9 +297,7 @@ class Batch:
         fixed["source_offset"] = offsets.take(at)
         fixed["record_time"] = times.take(at).cast(TIME)
         lone = [
-            p.message.payload
-            if p.message and p.alone and not p.positions()[0].is_valid
-            else None
+            p.message.payload if p.message and p.alone and not p.positions()[0].is_valid else None
             for p in self._parts
         ]
         return pa.array(lone, pa.binary()).take(at)
@@ -318,9 +315,7 @@ class Batch:
             at = bisect_right(starts, refusal.row) - 1
             part = self._parts[at]
             case = None if cases is None else cases[refusal.row].as_py()
-            self._failures.append(
-                part.failure(refusal.row - starts[at], case, refusal, self.picks)
-            )
+            self._failures.append(part.failure(refusal.row - starts[at], case, refusal, self.picks))
             if part.message is None or part.alone:
                 self.decoded -= 1
                 self.dead += 1

@@ -9,6 +9,7 @@ keeps the rest of the file. Every way gives the same rows.
 from __future__ import annotations
 
 import codecs
+import itertools
 import lzma
 import re
 import zlib
@@ -56,15 +57,15 @@ def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
         try:
             data = read(size)
         except EOFError as error:
-            failure = Unreadable("TruncatedFile", str(error))
+            failure = Unreadable(str(error), "TruncatedFile")
             break
         except (zlib.error, lzma.LZMAError) as error:
-            failure = Unreadable("CorruptFile", str(error))
+            failure = Unreadable(str(error), "CorruptFile")
             break
         except OSError as error:
             if error.errno is not None:  # a disk or a network, not the decompressor
                 raise
-            failure = Unreadable("CorruptFile", str(error))
+            failure = Unreadable(str(error), "CorruptFile")
             break
         if not data:
             break
@@ -103,22 +104,21 @@ def as_utf8(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield from parts
         return
     try:
-        b"".decode(encoding)  # refuses codecs that are no text encodings
+        "<".encode(encoding)  # refuses codecs that are no text encodings
         decoder = codecs.getincrementaldecoder(encoding)()
-    except (LookupError, TypeError):
+    except (LookupError, UnicodeError):
         reason = f"the encoding {encoding} is not known"
-        raise Unreadable("InvalidXml", reason, head) from None
-    while True:
+        raise Unreadable(reason, "InvalidXml", head) from None
+    for part in itertools.chain([head], parts, [b""]):
         try:
-            yield decoder.decode(head).encode()
-        except UnicodeError as error:
-            if isinstance(error, UnicodeDecodeError):
-                yield error.object[: error.start].decode(encoding, "ignore").encode()
-            raise Unreadable("InvalidXml", f"not {encoding}: {error}", head) from None
-        following = next(parts, None)
-        if following is None:
-            return
-        head = following
+            yield decoder.decode(part, final=not part).encode()
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode(encoding, "ignore").encode()
+            reason = f"not {encoding}: {error.reason}"
+            raise Unreadable(reason, "InvalidXml", error.object[error.start :]) from None
+        except UnicodeError as error:  # no mark in front of UTF-16
+            reason = f"not {encoding}: {error}"
+            raise Unreadable(reason, "InvalidXml", part) from None
 
 
 def encoding_of(head: bytes) -> str:
@@ -183,7 +183,8 @@ class LogReader:
         """
         if self._skipped is not None:
             yield _only(self._skipped)
-            raise Unreadable("InvalidXml", f"line {self.cursor.lines + 1}: the event has no end")
+            reason = f"line {self.cursor.lines + 1}: the event has no end"
+            raise Unreadable(reason, "InvalidXml")
         walker = self._walker or self._new_walker()
         yield from self._walk(walker, len(self._pending), final=True)
 

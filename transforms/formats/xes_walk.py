@@ -22,22 +22,22 @@ from transforms.formats.xes_scan import Wanted
 TYPES = frozenset(("string", "date", "int", "float", "boolean", "id"))
 """Elements that are attributes with a value."""
 
-_NONE: frozenset[str | None] = frozenset()
+_NONE: frozenset[str] = frozenset()
 
 
 class Unreadable(Exception):
     """The rest of a log can't be read.
 
     Attributes:
-        error: class of the error, such as `InvalidXml`.
         message: one line.
+        error: class of the error, such as `InvalidXml`.
         payload: the first bytes of what can't be read.
     """
 
-    def __init__(self, error: str, message: str, payload: bytes = b"") -> None:
+    def __init__(self, message: str, error: str, payload: bytes = b"") -> None:
         super().__init__(message)
-        self.error = error
         self.message = message
+        self.error = error
         self.payload = payload[:MAX_PAYLOAD]
 
 
@@ -180,7 +180,7 @@ class Walker:
         self._event_start = 0
         # Where attributes go, which ones, and the keys of the open attributes for nested ones.
         self._values: dict[str, str] = {}
-        self._keys: frozenset[str | None] = _NONE
+        self._keys: frozenset[str] = _NONE
         self._all_keys = False
         self._path: list[str | None] = []
         self._nested = False
@@ -230,7 +230,7 @@ class Walker:
             self._parser.Parse(data, final)
         except expat.ExpatError as error:
             reason = f"line {self._lines + error.lineno}: {expat.ErrorString(error.code)}"
-            raise Unreadable("InvalidXml", reason, self._rest()) from None
+            raise Unreadable(reason, "InvalidXml", self._rest()) from None
         if final:
             return
         end = self._window_start + len(self._window)
@@ -240,7 +240,7 @@ class Walker:
         if end - start > self._limit:
             what = "an event" if self._in_event else "an element"
             reason = f"{what} is larger than {self._limit} bytes"
-            raise Unreadable("TooLarge", reason, self._rest())
+            raise Unreadable(reason, "TooLarge", self._rest())
 
     def closes(self) -> bool:
         """Say whether the open elements can be closed here; nothing can be fed afterwards."""
@@ -293,14 +293,14 @@ class Walker:
 
     def _doctype(self, *_: Any) -> None:
         reason = "a document type is not accepted"
-        raise Unreadable("ForbiddenDtd", reason, self._window)
+        raise Unreadable(reason, "ForbiddenDtd", self._window)
 
     def _start(self, name: str, given: dict[str, str]) -> None:
         level = self._level
         self._level = level + 1
         if self._in_plain_event and level == self._holder and name in TYPES:
             key = given.get("key")
-            if key in self._keys and (value := given.get("value")):
+            if key is not None and key in self._keys and (value := given.get("value")):
                 self._values[key] = value
             return
         local = name.rpartition(":")[2] if ":" in name else name
@@ -354,7 +354,7 @@ class Walker:
             self._start_event()
         else:
             reason = f"the root element is <{name}>, not <log>"
-            raise Unreadable("InvalidXml", reason, self._window)
+            raise Unreadable(reason, "InvalidXml", self._window)
 
     def _classifier(self, given: Mapping[str, str]) -> None:
         header = self._header

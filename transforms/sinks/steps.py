@@ -17,7 +17,7 @@ from transforms.sinks.commit import Run, part_name
 Part = tuple[str, str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WriteBatches(beam.PTransform):  # type: ignore[misc]
     """Writes a table of packed batches in few parts: (number, packed rows) -> parts.
 
@@ -73,7 +73,7 @@ def _number_and_first_id(numbered: tuple[int, bytes]) -> tuple[int, str]:
     return number, fetch(packed, ["row_id"])["row_id"][0].as_py()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Commit(beam.PTransform):  # type: ignore[misc]
     """Makes the parts of a run its output: all of them, or none.
 

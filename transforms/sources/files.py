@@ -26,6 +26,7 @@ from transforms.formats import registry
 from transforms.formats.base import (
     MAX_PAYLOAD,
     Context,
+    Counting,
     Decoded,
     Failure,
     Format,
@@ -34,12 +35,14 @@ from transforms.formats.base import (
 )
 
 HEAD = 64 * 1024
-LARGE = 64 * 1024 * 1024
+LARGE = 8 * 1024 * 1024
 """Files from this size on are looked into when planning, because they may be cut."""
 UNIT_BYTES = 64 * 1024 * 1024
 UNIT_FILES = 2_000
 SHARD_BYTES = 64 * 1024 * 1024
 """About how much one shard's events take in memory."""
+EVENT_BYTES = 240
+"""Memory of one event, roughly."""
 SAMPLE = 5
 """Files of each extension that planning looks into."""
 
@@ -162,7 +165,7 @@ def _look(
     files: Sequence[Matched], format_name: str, context: Context
 ) -> tuple[dict[str, tuple[int, int]], float, list[Part]]:
     """Find formats (of large files and a sample), the size in memory, and the parts to read."""
-    wanted = None if format_name == "auto" else registry.FORMATS[format_name]
+    wanted = None if format_name == "auto" else registry.get(format_name)
     seen: dict[str, list[tuple[str, float]]] = {}
     by_format: Counter[str] = Counter()
     bytes_of: Counter[str] = Counter()
@@ -174,9 +177,7 @@ def _look(
         if file.size >= LARGE or len(sample) < SAMPLE:
             input_file, head = open_file(file.path, file.size)
             form = wanted or registry.detect(head, file.path)
-            growth = (form.expansion if form else 1.0) * (
-                _COMPRESSED if input_file.compressed else 1.0
-            )
+            growth = _growth(form, input_file)
             name = form.name if form else "unknown"
             sample.append((name, growth))
             spans = form.spans(input_file, context) if form and file.size >= LARGE else [Span()]
@@ -190,6 +191,15 @@ def _look(
         share = file.size // len(spans)
         parts += [(file.path, share, known, span.start, span.end) for span in spans]
     return {n: (c, bytes_of[n]) for n, c in by_format.items()}, expanded, parts
+
+
+def _growth(form: Format | None, file: InputFile) -> float:
+    """Return the bytes that a stored byte takes as events in memory, roughly."""
+    if isinstance(form, Counting):
+        rows = form.rows(file)
+        if rows is not None:
+            return rows * EVENT_BYTES / max(1, file.size)
+    return (form.expansion if form else 1.0) * (_COMPRESSED if file.compressed else 1.0)
 
 
 def _units(parts: Sequence[Part], total: int) -> Iterator[Unit]:
@@ -244,7 +254,7 @@ def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
     work: list[tuple[InputFile, Span]] = []
     for path, size, name, start, end in unit.parts:
         file, head = open_file(path, size)
-        found = registry.FORMATS[name] if name else registry.detect(head, path)
+        found = registry.get(name) if name else registry.detect(head, path)
         if found is None:
             yield _unreadable(file, head)
             continue

@@ -27,6 +27,8 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from pipelines.beam_log import original_error
+
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
 PROCESSES_FROM = 64 * 2**20
 """Bytes of input that hold the interpreter lock, from which processes pay for their start."""
@@ -156,9 +158,10 @@ def dead_worker(scratch: str) -> str | None:
         try:
             os.kill(number, 0)
         except ProcessLookupError:
-            lines = [line for line in said.read_text("utf-8", "replace").splitlines() if line]
-            last = lines[-1] if lines else "killed, as it happens when memory runs out"
-            return f"worker process {number} has died: {last}"
+            text = said.read_text("utf-8", "replace")
+            if "Traceback" not in text:
+                text = "killed, as it happens when memory runs out; try fewer --workers"
+            return f"worker process {number} has died: {original_error(RuntimeError(text)).text}"
     return None
 
 

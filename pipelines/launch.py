@@ -25,15 +25,15 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
-from transforms.formats import registry
 
 from pipelines import beam_log, engine, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.options import Settings
-from pipelines.paths import with_top_level
+from pipelines.paths import CLIENTS, with_top_level
 from pipelines.registry import Pipeline, RunContext
 from pipelines.version import version
 from transforms import progress
+from transforms.formats import registry
 from transforms.sinks.commit import MANIFEST, OutputError, Run
 from transforms.sinks.store import open_store
 from transforms.sinks.tables import FileFormat
@@ -55,6 +55,7 @@ def launch(
         KeyboardInterrupt: the user has had enough; everything temporary is removed.
     """
     begun = time.monotonic()
+    _check_file_systems(settings)
     plan = make_plan(settings)
     chosen = engine.choose(
         flags,
@@ -91,7 +92,7 @@ def launch(
         job = _Job(root, wait=not detached)
         try:
             with (
-                beam_log.quiet_stderr(wanted=chosen.mode == "threads" and not settings.verbose),
+                beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose),
                 watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher,
             ):
                 _await(job, scratch, lambda: watcher.update(progress.read_progress(scratch)))
@@ -104,11 +105,26 @@ def launch(
     return summary.close(screen, settings, manifest, time.monotonic() - begun)
 
 
+def _check_file_systems(settings: Settings) -> None:
+    named = [("input", pattern) for pattern in settings.input]
+    if settings.output:
+        named.append(("output", settings.output))
+    for option, path in named:
+        try:
+            FileSystems.get_filesystem(path)
+        except ValueError:
+            text = (
+                f"--{option} '{path}' is on a file system that Beam does not know; use a path of "
+                f"this machine or one of {', '.join(f'{scheme}://' for scheme in CLIENTS)}"
+            )
+            raise RunError(ExitCode.USAGE, text) from None
+
+
 def make_plan(settings: Settings) -> files.Plan:
     """Match the input and say what is to be read.
 
     Raises:
-        RunError: nothing matches, or a file system is not available.
+        RunError: nothing matches, or it can't be matched.
     """
     try:
         plan = files.plan(
@@ -117,9 +133,6 @@ def make_plan(settings: Settings) -> files.Plan:
             settings.context(),
             shards=settings.shards,
         )
-    except ValueError as error:
-        # Beam has no file system for the scheme, or its package is not installed.
-        raise RunError(ExitCode.USAGE, f"--input: {_one_line(error)}") from None
     except (BeamIOError, OSError) as error:
         raise RunError(ExitCode.NO_INPUT, f"--input can't be read: {_one_line(error)}") from None
     if not plan.files:
@@ -164,9 +177,6 @@ def hold_output(pipeline: Pipeline, settings: Settings, run_id: str) -> Iterator
         )
     except OutputError as error:
         raise RunError(ExitCode.OUTPUT, f"--output: {_one_line(error)}") from None
-    except ValueError as error:
-        # Beam has no file system for the scheme, or its package is not installed.
-        raise RunError(ExitCode.USAGE, f"--output: {_one_line(error)}") from None
     try:
         yield sink
     except BaseException:
@@ -261,7 +271,7 @@ def _await(job: _Job, scratch: str, watcher: Callable[[], None]) -> None:
             watcher()
             died = engine.dead_worker(scratch)
             if died and job.error is None:
-                raise RunError(ExitCode.FAILED, f"{died}; fewer --workers need less memory")
+                raise RunError(ExitCode.FAILED, died)
     except KeyboardInterrupt:
         if job.result is not None:
             job.result.cancel()

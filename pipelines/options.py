@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pipelines import values
 from pipelines.option_table import MASKABLE, OPTIONS
-from pipelines.paths import local_path, matches, patterns_of
+from pipelines.paths import local_path, matches, missing_client, patterns_of
 from pipelines.registry import PIPELINES, Pipeline
 from pipelines.values import BadValue
 
@@ -312,6 +312,10 @@ class _Reader:
         patterns = patterns_of(self.given["input"] or ())
         if not patterns:
             self.problems.append("--input is missing; give the files to read, such as 'data/**'")
+        for pattern in patterns:
+            missing = missing_client(pattern)
+            if missing:
+                self.problems.append(f"--input '{pattern}' {missing}")
         return patterns
 
     def _output(self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]) -> str:
@@ -321,6 +325,9 @@ class _Reader:
                 self.problems.append("--output is missing; give a folder for the tables")
             return ""
         output = local_path(text).rstrip("/") or "/"
+        missing = missing_client(output)
+        if missing:
+            self.problems.append(f"--output '{output}' {missing}")
         written = [f"{output}/{table}/part.{output_format}" for table in pipeline.tables]
         inside = [p for p in patterns if any(matches(p, path) for path in written)]
         if inside:
@@ -343,9 +350,9 @@ class _Reader:
 
 def format_names() -> list[str]:
     """Return the names of the formats that can be read."""
-    from transforms.formats.registry import FORMATS  # noqa: PLC0415 (pyarrow: not for errors)
+    from transforms.formats import registry  # noqa: PLC0415 (pyarrow: not for wrong options)
 
-    return list(FORMATS)
+    return list(registry.names())
 
 
 def _format(text: str) -> str:

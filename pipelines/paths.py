@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
+
+CLIENTS = {
+    "gs": ("google.cloud.storage", "gcp"),
+    "s3": ("boto3", "aws"),
+    "azfs": ("azure.storage.blob", "azure"),
+    "hdfs": ("hdfs", "hadoop"),
+}
+"""Scheme -> the client library that Beam's file system for it needs, and Beam's extra with it."""
 
 
 def patterns_of(texts: Sequence[str]) -> tuple[str, ...]:
@@ -36,6 +45,21 @@ def with_top_level(patterns: Sequence[str]) -> list[str]:
     """Let `a/**/*.xml` match `a/b.xml` too, as it does in a shell; for Beam it does not."""
     both = [*patterns, *(p.replace("/**/", "/") for p in patterns if "/**/" in p)]
     return list(dict.fromkeys(both))
+
+
+def missing_client(path: str) -> str | None:
+    """Say what to install for a path's file system, if its client library is not there."""
+    scheme, separator, _ = path.partition("://")
+    if not separator or scheme not in CLIENTS:
+        return None
+    module, extra = CLIENTS[scheme]
+    try:
+        if importlib.util.find_spec(module) is not None:
+            return None
+    except ModuleNotFoundError:
+        # Not even the package that it is in.
+        pass
+    return f"needs a client for {scheme}://; pip install 'apache-beam[{extra}]'"
 
 
 def local_path(text: str) -> str:

@@ -22,7 +22,12 @@ from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.sinks.commit import MANIFEST
 
 EXTENSIONS = ("parquet", "jsonl", "csv")
-WIDEST = 28
+WIDEST = 24
+_WIDTHS = {"case_id": 12, "message": 46, "source": 30}
+_FIRST = {"dead_letters": ("error", "message", "source")}
+_TAILS = ("source",)
+"""Columns whose end says more than their beginning."""
+
 MOST_DEAD_LETTERS = 100_000
 BLOCK = 16 * 2**20
 """Bytes of text read at once; a row must fit in."""
@@ -78,7 +83,7 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
             rendered, left_out = render(found, name, PLAIN_WIDTH)
             screen.table(rendered)
             if left_out:
-                screen.say(f"and {', '.join(left_out)}")
+                screen.say(f"and {len(left_out)} columns: {', '.join(left_out)}", wrap=True)
         screen.say()
 
 
@@ -92,28 +97,36 @@ def render(table: pa.Table, name: str, width: int) -> tuple[Table, list[str]]:
         The table, and the names of the columns left out.
     """
     known = TABLES[name].schema.names if name in TABLES else table.schema.names
-    order = [c for c in known if c not in _LAST and c in table.schema.names]
-    order += [c for c in known if c in _LAST and c in table.schema.names]
+    known = [column for column in known if column in table.schema.names]
+    first = _FIRST.get(name, ())
+    order = [*first, *(c for c in known if c not in _LAST and c not in first)]
+    order += [c for c in known if c in _LAST]
     shown = Table(box=None, pad_edge=False, header_style="dim")
     left_out: list[str] = []
     columns: list[list[str]] = []
     used = 0
     for column in order:
+        widest = _WIDTHS.get(column, WIDEST)
         cells = [_text(value) for value in table[column].to_pylist()]
-        needed = min(WIDEST, max(len(column), *(len(cell) for cell in cells), 1)) + 1
+        cells = [_cut(cell, widest, column in _TAILS) for cell in cells]
+        needed = max(len(column), *(len(cell) for cell in cells), 1) + 1
         if not any(cells) or used + needed > width:
             left_out.append(column)
             continue
         used += needed
         right = pa.types.is_integer(table[column].type) or pa.types.is_floating(table[column].type)
-        shown.add_column(
-            column, justify="right" if right else "left", no_wrap=True, max_width=WIDEST
-        )
+        shown.add_column(column, justify="right" if right else "left", no_wrap=True)
         columns.append(cells)
     for row in zip(*columns, strict=True):
         shown.add_row(*row)
     shown.padding = (0, 1, 0, 0)
     return shown, left_out
+
+
+def _cut(text: str, width: int, tail: bool) -> str:
+    if len(text) <= width:
+        return text
+    return f"…{text[1 - width :]}" if tail else f"{text[: width - 1]}…"
 
 
 def _text(value: Any) -> str:

@@ -43,10 +43,10 @@ class Screen:
         self.out = _console(color, stderr=False)
         self.err = _console(color, stderr=True)
 
-    def say(self, text: str | Text = "") -> None:
-        """Print a line of the result, unbroken."""
+    def say(self, text: str | Text = "", wrap: bool = False) -> None:
+        """Print a line of the result, unbroken unless it may wrap."""
         if not self.quiet:
-            self.out.print(text, soft_wrap=True)
+            self.out.print(text, soft_wrap=not wrap)
 
     def table(self, table: Table) -> None:
         """Print a table of the result."""
@@ -243,7 +243,8 @@ def _show_dead_letters(screen: Screen, settings: Settings, dead: int) -> None:
         screen.say(f"  and {counted(len(kinds) - EXAMPLES, 'other kind')} of error")
     path = f"{settings.output}/dead_letters/*.{settings.output_format}"
     query = f"SELECT error, message, source FROM '{path}'"
-    screen.say(Text(f"  look: duckdb -c {shlex.quote(query)}", "dim"))
+    quoted = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
+    screen.say(Text(f"  look: duckdb -c {quoted}", "dim"))
     screen.say()
 
 

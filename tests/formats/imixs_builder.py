@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from xml.sax.saxutils import escape
 
 from transforms.formats.base import Context, Decoded, Format, InputFile, Message, Span
@@ -71,7 +72,7 @@ def json_typed(items: Items) -> dict[str, Any]:
     written = []
     for name, value in items.items():
         typed = [{"@type": "xs:string", "$": text} for text in values(value)]
-        written.append({"name": name, "value": typed if len(typed) > 1 else typed[0]})
+        written.append({"name": name, "value": typed if len(typed) != 1 else typed[0]})
     return {"item": written}
 
 
@@ -92,10 +93,19 @@ def decode(format_: Format, *payloads: bytes, context: Context | None = None) ->
 
 
 def file_of(data: bytes, path: str = "f", size: int | None = None, compressed: bool = False,
-            stream: BinaryIO | None = None) -> tuple[InputFile, Span]:  # fmt: skip
+            stream: io.RawIOBase | None = None) -> tuple[InputFile, Span]:  # fmt: skip
     """Return a file that lies in memory, or that a stream gives."""
     known = len(data) if size is None else size
-    return InputFile(path, known, lambda: stream or io.BytesIO(data), compressed), Span()
+    return InputFile(
+        path, known, lambda: cast(BinaryIO, stream or io.BytesIO(data)), compressed
+    ), Span()
+
+
+def gzip_file(data: bytes, path: str = "f.gz") -> tuple[InputFile, Span]:
+    """Return a compressed file that lies in memory."""
+    return InputFile(path, len(data), lambda: cast(BinaryIO, gzip.open(io.BytesIO(data))), True), (
+        Span()
+    )
 
 
 def read(

@@ -50,7 +50,7 @@ class Small(Pipeline):
         (none, counts) | "Commit" >> Commit(run.output, run.tables, about)
 
 
-class _Work(beam.DoFn):  # type: ignore[misc]
+class _Work(beam.DoFn):
     def __init__(self, pipeline: Small, scratch: str, beside: str) -> None:
         self._pipeline = pipeline
         self._scratch = scratch

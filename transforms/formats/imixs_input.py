@@ -27,6 +27,9 @@ BATCH_DOCUMENTS = 4000
 CHUNK_BYTES = 1 << 20
 """Bytes read from a file at once."""
 
+HEAD_BYTES = 64 * 1024
+"""What an input is must be seen from this many of its first bytes."""
+
 READ_ERRORS = (EOFError, OSError, zlib.error)
 """What reading a truncated or damaged compressed file raises."""
 

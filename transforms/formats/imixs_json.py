@@ -21,7 +21,7 @@ import pyarrow as pa
 from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, InputFile, Message, Span
 from transforms.formats.imixs import Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import (
-    CHUNK_BYTES,
+    HEAD_BYTES,
     Batch,
     Chunks,
     Part,
@@ -111,7 +111,7 @@ def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
     """Cut a file into documents."""
     reader = Chunks(file)
     chunks = iter(reader)
-    first = take(chunks, 1)
+    first = take(chunks, HEAD_BYTES)
     if first:
         yield from _cut(first, chunks, context, reader, file)
     elif reader.damage is not None:
@@ -136,7 +136,7 @@ def _cut(
     """
     limit = context.max_message_bytes
     encoding = _encoding(first, context)
-    if _COLLECTION.match(first[:CHUNK_BYTES].decode(encoding, "replace")):
+    if _COLLECTION.match(first[:HEAD_BYTES].decode(encoding, "replace")):
         collection = _Collection(chain([first], chunks), encoding, limit)
         try:
             yield from collection.documents()

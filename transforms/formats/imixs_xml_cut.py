@@ -13,10 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transforms.formats.base import MAX_PAYLOAD, Context, InputFile
-from transforms.formats.imixs_input import Chunks, Part, Problem, Unread, take, too_large
-
-HEAD_BYTES = 64 * 1024
-"""The root element must begin within this many bytes."""
+from transforms.formats.imixs_input import (
+    HEAD_BYTES,
+    Chunks,
+    Part,
+    Problem,
+    Unread,
+    take,
+    too_large,
+)
 
 _MISC = rb"(?:\s|<!--(?:(?!-->).)*-->|<\?(?:(?!\?>).)*\?>)*"
 _ROOT = re.compile(
@@ -24,8 +29,8 @@ _ROOT = re.compile(
     re.DOTALL,
 )
 _ENCODING = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-_TAG = rb"""(?:[^<>"']|"[^"<]*"|'[^'<]*')*"""
-_DATA_START = re.compile(rb"<(?:[^\s<>/!?:]+:)?data(?:\s" + _TAG + rb")?>")
+_ATTRIBUTE = rb"""\s+[^\s<>/="']+\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
+_DATA_START = re.compile(rb"<(?:[^\s<>/!?:]+:)?data(?:" + _ATTRIBUTE + rb")*\s*/?>")
 _DATA_END = re.compile(rb"</(?:[^\s<>/!?:]+:)?data\s*>")
 _DOCUMENT_START = re.compile(rb"<((?:[^\s<>/!?:]+:)?document)(?=[\s/>])")
 _BLANK = re.compile(rb"\s*")
@@ -99,7 +104,7 @@ def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
     limit = context.max_message_bytes
     reader = Chunks(file)
     chunks = iter(reader)
-    first = take(chunks, 1)
+    first = take(chunks, HEAD_BYTES)
     if not first:
         if reader.damage is not None:
             yield Unread(b"", reader.problem(Problem("InvalidXml", "")))

@@ -22,7 +22,8 @@ import pyarrow.json as pj
 
 from transforms.formats.assemble import conform
 from transforms.formats.columns import to_text
-from transforms.formats.line_blocks import Offsets
+from transforms.formats.json_templates import read_uniform
+from transforms.formats.line_blocks import Offsets, positions_of
 
 Bytes = npt.NDArray[np.uint8]
 Path = tuple[str, ...]
@@ -62,12 +63,10 @@ class LineColumns:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines of a block that look like objects, with all others blanked out."""
+    """Lines behind one another: line `numbers[i]` is raw[bounds[i]:bounds[i + 1]]."""
 
-    data: bytes
     raw: Bytes
-    starts: Offsets
-    ends: Offsets
+    bounds: Offsets
     numbers: Offsets
 
 
@@ -102,19 +101,15 @@ def read_lines(
         odd |= ends - starts > max_bytes
     for line in _hidden_trouble(data, starts, ends):
         odd[line] = True
-    live = np.flatnonzero(~blank & ~odd)
-    if odd.any():
-        raw = raw.copy()
-        for line in np.flatnonzero(odd).tolist():
-            raw[starts[line] : ends[line]] = ord(" ")
-    lines = _Lines(data, raw, starts, ends, live)
+    pieces, left = read_uniform(data, starts, ends, np.flatnonzero(~blank & ~odd), paths)
     slow: list[int] = np.flatnonzero(odd).tolist()
-    pieces: list[tuple[Offsets, dict[str, pa.Array]]] = []
-    types = _types(lines, paths, times)
-    if types is None:
-        slow.extend(live.tolist())
-    else:
-        _read_fast(lines, paths, times, types, pieces, slow)
+    if len(left):
+        lines = _only(raw, starts, left)
+        types = _types(lines, paths)
+        if types is None:
+            slow.extend(left.tolist())
+        else:
+            _read_fast(lines, paths, times, types, pieces, slow)
     found = _read_slow(data, starts, ends, sorted(slow), paths, encoding, max_bytes)
     found.blank += int(blank.sum())
     if len(found.lines) or not pieces:
@@ -123,11 +118,25 @@ def read_lines(
     return found
 
 
+def _only(raw: Bytes, starts: Offsets, numbers: Offsets) -> _Lines:
+    """Put some of the lines, with their line breaks, behind one another."""
+    bounds = np.append(starts, len(raw))
+    lengths = np.diff(bounds)[numbers]
+    if len(numbers) < len(starts):
+        inside = np.zeros(len(raw) + 1, np.int8)
+        inside[starts[numbers]] += 1
+        inside[bounds[numbers + 1]] -= 1
+        raw = raw[np.cumsum(inside[:-1], dtype=np.int8).view(np.bool_)]
+    return _Lines(raw, np.append(0, np.cumsum(lengths)), numbers)
+
+
 def _hidden_trouble(data: bytes, starts: Offsets, ends: Offsets) -> set[int]:
     """Find lines that Arrow's reader would misread: not UTF-8, a NUL, a null behind an object."""
     places = [found.start() for found in _SECOND_VALUE.finditer(data)]
     if b"\0" in data:
         places += [found.start() for found in re.finditer(rb"\0", data)]
+    if len(starts) and data.count(b"\n") > len(starts):  # a message of several lines
+        places += positions_of(np.frombuffer(data, np.uint8), 10).tolist()
     lines = set((np.searchsorted(starts, places, side="right") - 1).tolist())
     if data.isascii() or _is_utf8(data):
         return lines
@@ -146,9 +155,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _types(
-    lines: _Lines, paths: Mapping[str, Path], times: frozenset[str]
-) -> dict[str, pa.DataType] | None:
+def _types(lines: _Lines, paths: Mapping[str, Path]) -> dict[str, pa.DataType] | None:
     """See the type of each field from some lines; None if Arrow cannot read them."""
     if not paths or not len(lines.numbers):
         return None
@@ -157,9 +164,9 @@ def _types(
         return None  # a field within another
     step = max(1, len(lines.numbers) // _SAMPLE)
     kinds: dict[str, set[type]] = {name: set() for name in paths}
-    for line in lines.numbers[::step].tolist():
+    for i in range(0, len(lines.numbers), step):
         try:
-            row = orjson.loads(lines.data[lines.starts[line] : lines.ends[line]])
+            row = orjson.loads(lines.raw[lines.bounds[i] : lines.bounds[i + 1]].tobytes())
         except orjson.JSONDecodeError:
             continue
         for name, path in paths.items():
@@ -204,17 +211,16 @@ def _read_fast(
     ranges = [(0, len(lines.numbers))]
     while ranges:
         first, last = ranges.pop()
-        numbers = lines.numbers[first:last]
         if refusals and (last - first <= _LEAF or refusals > _MAX_REFUSALS):
-            slow.extend(numbers.tolist())
+            slow.extend(lines.numbers[first:last].tolist())
             continue
-        arrays = _arrow_columns(lines, numbers, schema, paths, times)
+        arrays = _arrow_columns(lines, first, last, schema, paths, times)
         if arrays is None:
             refusals += 1
             middle = (first + last) // 2
             ranges += [(middle, last), (first, middle)]
         else:
-            pieces.append((numbers, arrays))
+            pieces.append((lines.numbers[first:last], arrays))
 
 
 def _schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
@@ -234,17 +240,18 @@ def _schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
 
 def _arrow_columns(
     lines: _Lines,
-    numbers: Offsets,
+    first: int,
+    last: int,
     schema: pa.Schema,
     paths: Mapping[str, Path],
     times: frozenset[str],
 ) -> dict[str, pa.Array] | None:
     """Read some lines by Arrow; None if it refuses one of them."""
-    start, end = int(lines.starts[numbers[0]]), int(lines.ends[numbers[-1]])
-    longest = int((lines.ends[numbers] - lines.starts[numbers]).max())
+    bounds = lines.bounds[first : last + 1]
+    longest = int(np.diff(bounds).max())
     try:
         table = pj.read_json(
-            pa.BufferReader(pa.py_buffer(lines.raw[start:end])),
+            pa.BufferReader(pa.py_buffer(lines.raw[bounds[0] : bounds[-1]])),
             read_options=pj.ReadOptions(
                 use_threads=False, block_size=max(_READER_BYTES, 2 * longest)
             ),
@@ -254,7 +261,7 @@ def _arrow_columns(
         )
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != len(numbers):
+    if table.num_rows != last - first:
         return None  # several objects on a line
     arrays: dict[str, pa.Array] = {}
     for name, path in paths.items():
@@ -272,7 +279,7 @@ def _arrow_columns(
         elif pa.types.is_floating(array.type):
             array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, pa.float64()))
             if name not in times:
-                texts = _number_texts(lines, numbers, path[-1], array)
+                texts = _number_texts(lines.raw, bounds, path[-1], array)
                 if texts is None:
                     return None
                 array = texts
@@ -280,17 +287,14 @@ def _arrow_columns(
     return arrays
 
 
-def _number_texts(lines: _Lines, numbers: Offsets, key: str, values: pa.Array) -> pa.Array | None:
+def _number_texts(raw: Bytes, bounds: Offsets, key: str, values: pa.Array) -> pa.Array | None:
     """Find the text of numbers that were read as doubles; None if one is not found.
 
     A text is taken for the value's own only if it is the same number.
     """
-    bounds = np.append(lines.starts, len(lines.data)).astype(np.int32)
     texts = pa.StringArray.from_buffers(
-        len(lines.starts), pa.py_buffer(bounds), pa.py_buffer(lines.data)
+        len(values), pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(raw)
     )
-    if len(numbers) < len(lines.starts):
-        texts = texts.take(pa.array(numbers))
     pattern = re.escape(json.dumps(key, ensure_ascii=False)).replace("\\ ", " ") + _NUMBER
     found = pc.struct_field(pc.extract_regex(texts, pattern), "number")
     found = pc.if_else(values.is_valid(), found, pa.scalar(None, pa.string()))
@@ -425,11 +429,13 @@ def _joined(
     if len(pieces) == 1:
         return pieces[0]
     numbers = np.concatenate([piece[0] for piece in pieces])
+    sorted_ = bool((np.diff(numbers) > 0).all())
     order = pa.array(np.argsort(numbers, kind="stable"))
     arrays = {}
     for name in pieces[0][1]:
         parts = [piece[1][name] for piece in pieces]
         if len({part.type for part in parts}) > 1:
             parts = [to_text(part) for part in parts]
-        arrays[name] = pa.concat_arrays(parts).take(order)
-    return numbers[np.asarray(order)], arrays
+        joined = pa.concat_arrays(parts)
+        arrays[name] = joined if sorted_ else joined.take(order)
+    return numbers if sorted_ else numbers[np.asarray(order)], arrays

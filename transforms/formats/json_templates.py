@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,59 +86,229 @@ def read_uniform(
         (lines, field -> text of its value) of what was read, and the lines that were not.
     """
     raw = np.frombuffer(data, np.uint8)
-    numbers = _without_escapes(data, raw, starts, numbers)
-    skipped: list[Offsets] = []
-    pieces: list[tuple[Offsets, dict[str, pa.Array]]] = []
+    plain = _without_escapes(data, raw, starts, numbers)
     padded = np.zeros(len(raw) + 8, np.uint8)
     padded[: len(raw)] = raw
-    words: Words = np.ndarray((len(raw) + 1,), "<u8", padded, strides=(1,))
+    block = _Bytes(data, np.ndarray((len(raw) + 1,), "<u8", padded, strides=(1,)))
     templates: list[_Template] = []
-    for first in range(0, len(numbers), _LINES):
-        left = numbers[first : first + _LINES]
+    pieces: list[tuple[Offsets, dict[str, pa.Array]]] = []
+    for first in range(0, len(plain), _LINES):
+        left = plain[first : first + _LINES]
         begin, end = int(starts[left[0]]), int(ends[left[-1]])
         quotes = positions_of(raw[begin:end], ord('"')) + begin
         at = np.searchsorted(quotes, starts[left])
         counts = np.searchsorted(quotes, ends[left]) - at
         tried = 0
-        while len(left):
+        while len(left) and tried < _TEMPLATES:
             if tried == len(templates):
-                line = int(left[0])
-                template = None
-                if len(templates) < _TEMPLATES:
-                    template = _template_of(data[starts[line] : ends[line]], paths)
-                if template is None:
+                new = _new_template(data, starts, ends, left, paths)
+                if new is None:
                     break
-                templates.append(template)
+                templates.append(new)
             template = templates[tried]
             tried += 1
             alike = np.flatnonzero(counts == template.quotes)
             if not len(alike):
                 continue
-            whole = len(alike) == len(left)
-            lines = left if whole else left[alike]
-            grid = quotes[(at if whole else at[alike])[:, None] + np.arange(template.quotes)].T
-            good, texts = _values(words, starts[lines], ends[lines], np.ascontiguousarray(grid), template, data)
-            if good.all():
-                pieces.append((lines, texts))
-            elif good.any():
-                pieces.append((lines[good], {k: v.filter(pa.array(good)) for k, v in texts.items()}))
-            rest = np.ones(len(left), np.bool_)
-            rest[alike[good]] = False
-            left, at, counts = left[rest], at[rest], counts[rest]
-        skipped.append(left)
-    taken = np.concatenate([piece[0] for piece in pieces]) if pieces else np.empty(0, np.int64)
-    return pieces, taken
+            lines = left[alike]
+            grid = quotes[at[alike] + np.arange(template.quotes)[:, None]]
+            good, texts = _read(block, starts[lines], ends[lines], grid, template)
+            if len(good):
+                pieces.append((lines[good], texts))
+                rest = np.ones(len(left), np.bool_)
+                rest[alike[good]] = False
+                left, at, counts = left[rest], at[rest], counts[rest]
+    if not pieces:
+        return [], numbers
+    taken = np.zeros(len(starts), np.bool_)
+    for lines, _ in pieces:
+        taken[lines] = True
+    return pieces, numbers[~taken[numbers]]
 
 
-def _without_escapes(data: bytes, raw: Any, starts: Offsets, numbers: Offsets) -> Offsets:
+@dataclass(frozen=True)
+class _Bytes:
+    """A block's bytes, and the eight bytes at each place as one word."""
+
+    data: bytes
+    words: Words
+
+
+def _without_escapes(
+    data: bytes, raw: npt.NDArray[np.uint8], starts: Offsets, numbers: Offsets
+) -> Offsets:
     """Leave out lines with a backslash or a control character."""
     odd = [positions_of(raw, ord("\\"))] if b"\\" in data else []
-    control = np.count_nonzero(raw < 32)
-    breaks = np.count_nonzero(raw == 10)
-    if control != breaks:
-        places = np.flatnonzero((raw < 32) & (raw != 10) & (raw != 13))
-        odd.append(places)
-    if not odd or not sum(map(len, odd)):
+    if np.count_nonzero(raw < 32) != np.count_nonzero(raw == 10):
+        places = np.flatnonzero((raw < 32) & (raw != 10))
+        following = raw[np.minimum(places + 1, len(raw) - 1)]
+        odd.append(places[(raw[places] != 13) | (following != 10)])
+    if not sum(map(len, odd)):
         return numbers
-    lines = np.unique(np.searchsorted(starts, np.concatenate(odd), side="right") - 1)
-    return np.setdiff1d(numbers, lines, assume_unique=True)
+    lines = np.searchsorted(starts, np.concatenate(odd), side="right") - 1
+    plain = np.ones(len(starts), np.bool_)
+    plain[lines] = False
+    return numbers[plain[numbers]]
+
+
+def _new_template(
+    data: bytes, starts: Offsets, ends: Offsets, left: Offsets, paths: Mapping[str, Path]
+) -> _Template | None:
+    """Make a template of one of the lines, one in the middle if the first will not do."""
+    for line in (left[0], left[len(left) // 2]):
+        template = _template_of(data[starts[line] : ends[line]], paths)
+        if template is not None:
+            return template
+    return None
+
+
+def _template_of(line: bytes, paths: Mapping[str, Path]) -> _Template | None:
+    """See the layout of a line; None if it is not one of objects, strings and plain scalars."""
+    pieces = line.split(b'"')
+    if len(pieces) % 2 == 0:
+        return None
+    runs: list[bytes] = []
+    values: list[_Value] = []
+    run = b""
+    for i, piece in enumerate(pieces):
+        if i % 2:  # within quotes
+            if pieces[i + 1].lstrip().startswith(b":"):
+                run += b'"' + piece + b'"'
+            else:
+                runs.append(run + b'"')
+                values.append(_Value(i - 1))
+                run = b'"'
+            continue
+        found = list(_SCALAR.finditer(piece))
+        if len(found) > 1 or re.search(rb"[^][{}:,\s]", _SCALAR.sub(b"", piece)):
+            return None
+        if found:
+            start, end = found[0].span("scalar")
+            if not re.match(_PLAIN, found[0]["scalar"].decode()):
+                return None
+            runs.append(run + piece[:start])
+            values.append(_Value(i - 1, start, len(piece) - end))
+            run = piece[end:]
+        else:
+            run += piece
+    runs.append(run)
+    fields = _fields(runs, values, paths)
+    if fields is None:
+        return None
+    return _Template(len(pieces) - 1, tuple(runs), tuple(values), fields)
+
+
+def _fields(
+    runs: list[bytes], values: list[_Value], paths: Mapping[str, Path]
+) -> dict[str, int | None] | None:
+    """Find which value each path leads to, by a document with the values' numbers in their place."""
+    marked = b""
+    for i, (run, value) in enumerate(zip(runs, values, strict=False)):
+        marked += run + (b"%d" % i if value.before < 0 else b'"%d"' % i)
+    try:
+        row = json.loads(marked + runs[-1], object_pairs_hook=_unique)
+    except ValueError:  # no JSON, or a key that occurs twice
+        return None
+    fields: dict[str, int | None] = {}
+    for name, path in paths.items():
+        node: Any = row
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if node is not None and not isinstance(node, str):
+            return None  # an object or an array
+        fields[name] = None if node is None else int(node)
+    return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        reason = "a key occurs twice"
+        raise ValueError(reason)
+    return keys
+
+
+def _read(
+    block: _Bytes,
+    starts: Offsets,
+    ends: Offsets,
+    quotes: Offsets,
+    template: _Template,
+) -> tuple[Offsets, dict[str, pa.Array]]:
+    """Read lines with as many quotes as the template.
+
+    Args:
+        block: the bytes.
+        starts: first byte of each line.
+        ends: end of each line.
+        quotes: (quote, line) -> its place.
+        template: the layout.
+
+    Returns:
+        Which of the lines have the layout, and the texts of their fields.
+    """
+    bounds = []
+    good = np.ones(len(starts), np.bool_)
+    for value in template.values:
+        if value.before < 0:
+            bounds.append((quotes[value.quote] + 1, quotes[value.quote + 1]))
+            continue
+        last = value.quote + 1 == template.quotes
+        begin = quotes[value.quote] + (1 + value.before)
+        end = (ends if last else quotes[value.quote + 1]) - value.after
+        good &= begin < end
+        bounds.append((begin, end))
+    froms = [starts, *(end for _, end in bounds)]
+    tos = [*(begin for begin, _ in bounds), ends]
+    for run, begin, end in zip(template.runs, froms, tos, strict=True):
+        good &= end - begin == len(run)
+    rows = _only(good)
+    for run, begin in zip(template.runs, froms, strict=True):
+        rows = rows[_has(block, begin[rows], run)]
+    texts: dict[int, pa.Array] = {}
+    wanted = {i for i in template.fields.values() if i is not None}
+    scalars = [i for i, value in enumerate(template.values) if value.before >= 0]
+    for i in scalars:
+        texts[i] = _texts(block, bounds[i][0][rows], bounds[i][1][rows])
+        plain = pc.match_substring_regex(texts[i], _PLAIN)
+        if not pc.all(plain).as_py():
+            rows = rows[np.asarray(plain)]
+            texts = {k: text.filter(plain) for k, text in texts.items()}
+    fields: dict[str, pa.Array] = {}
+    for i in wanted:
+        if i not in texts:
+            texts[i] = _texts(block, bounds[i][0][rows], bounds[i][1][rows])
+        else:
+            null = pa.scalar(None, pa.string())
+            texts[i] = pc.if_else(pc.equal(texts[i], "null"), null, texts[i])
+    for name, number in template.fields.items():
+        fields[name] = pa.nulls(len(rows), pa.string()) if number is None else texts[number]
+    return rows, fields
+
+
+def _only(good: Mask) -> Offsets:
+    return np.arange(len(good)) if good.all() else np.flatnonzero(good)
+
+
+def _has(block: _Bytes, at: Offsets, run: bytes) -> Mask:
+    """Say at which places the run stands."""
+    same = np.ones(len(at), np.bool_)
+    for place in range(0, len(run), 8):
+        part = run[place : place + 8]
+        word = np.uint64(int.from_bytes(part, "little"))
+        here = block.words[at + place]
+        same &= (here if len(part) == 8 else here & _TAIL[len(part)]) == word
+    return same
+
+
+def _texts(block: _Bytes, begins: Offsets, ends: Offsets) -> pa.Array:
+    """Copy texts out of the block."""
+    n = len(begins)
+    if not n:
+        return pa.array([], pa.string())
+    # Every second text of these offsets is what lies between two of ours.
+    offsets = np.empty(2 * n, np.int32)
+    offsets[0::2] = begins
+    offsets[1::2] = ends
+    every = pa.StringArray.from_buffers(2 * n - 1, pa.py_buffer(offsets), pa.py_buffer(block.data))
+    return every.take(pa.array(np.arange(0, 2 * n - 1, 2)))

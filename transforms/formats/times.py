@@ -40,6 +40,9 @@ LAST = 9_214_646_400_000_000 - 1
 """The last µs of 2261; a later time is null."""
 
 _NAIVE = pa.timestamp("us")
+_EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - local clocks are counted from it
+_LAST_RULE = 2_114_380_800_000_000  # 2037-01-01 in µs
+_QUARTER = 900_000_000
 _LONGEST = 80
 _CHUNK = 1 << 16
 _SHAPE = np.arange(256, dtype=np.uint8)
@@ -170,10 +173,26 @@ def _zoned(array: pa.Array, timezone: str) -> pa.Array:
     """Return µs timestamps in UTC; those without a zone are in `timezone`."""
     if array.type.tz is not None or timezone == "UTC":
         return array.cast(TIME) if array.type.tz is not None else array.view(TIME)
+    array = _bounded(array)
     # In a gap "latest" is its end; "earliest" would be the last tick before it.
-    return pc.assume_timezone(
-        _bounded(array), timezone, ambiguous="earliest", nonexistent="latest"
-    ).cast(TIME)
+    times = pc.assume_timezone(array, timezone, ambiguous="earliest", nonexistent="latest").cast(
+        TIME
+    )
+    local = array.view(pa.int64())
+    far = pc.greater_equal(local, _LAST_RULE).fill_null(False)
+    if not pc.any(far).as_py():
+        return times
+    # Arrow knows the zone's clock changes up to 2037 only. They are at quarters of an hour.
+    zone = zoneinfo.ZoneInfo(timezone)
+    quarters = pc.divide(local.filter(far), _QUARTER).dictionary_encode()
+    offsets = []
+    for quarter in quarters.dictionary.to_pylist():
+        clock = _EPOCH + datetime.timedelta(microseconds=quarter * _QUARTER)
+        offset = clock.replace(tzinfo=zone).utcoffset()
+        offsets.append(0 if offset is None else offset // datetime.timedelta(microseconds=1))
+    shift = pa.array(offsets, pa.int64()).take(quarters.indices)
+    moments = pc.subtract(local.filter(far), shift).view(TIME)
+    return pc.replace_with_mask(times, far, moments)
 
 
 def _bounded(array: pa.Array) -> pa.Array:
@@ -344,14 +363,23 @@ def _read_text(
             values[rows], valid[rows] = _read(matrix, layout)
             naive[rows] = not layout.zoned
         elif (time_format is None or not iso) and _NUMBER.fullmatch(shape):
-            numbers: npt.NDArray[Any] = np.char.strip(
-                np.ascontiguousarray(matrix[:, : len(shape)]).view(f"S{len(shape)}").ravel()
-            ).astype(np.float64 if set(shape) & set(".eE") or len(shape) > 18 else np.int64)
+            texts = np.ascontiguousarray(matrix[:, : len(shape)]).view(f"S{len(shape)}").ravel()
+            numbers = _numbers(pc.ascii_trim_whitespace(pa.array(texts).cast(pa.string())))
             values[rows], valid[rows] = _scale(numbers, time_format)
     times = _timestamps(values, valid)
     if timezone != "UTC" and (naive & valid).any():
         times = pc.if_else(pa.array(naive), _zoned(times.view(_NAIVE), timezone), times)
     return times
+
+
+def _numbers(texts: pa.Array) -> npt.NDArray[Any]:
+    """Read integers exactly where they fit 64 bits, else as doubles."""
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return texts.cast(kind).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            continue
+    return np.full(len(texts), np.nan)
 
 
 def _by_shape(text: pa.Array) -> Iterator[tuple[Rows, Bytes, str]]:

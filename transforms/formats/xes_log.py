@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.formats.base import MAX_PAYLOAD
-from transforms.formats.xes_scan import Scan, Wanted, scan
+from transforms.formats.xes_scan import Scan, Wanted, count_lines, scan
 from transforms.formats.xes_walk import Cursor, Header, Oversize, Rows, Unreadable, Walker
 
 _HEADER_BYTES = 4 * 1024 * 1024
@@ -251,7 +251,7 @@ class LogReader:
             self._start_skip(walker, failure.payload, data)
             yield from self._skip()
             return
-        self.cursor.lines += data.count(b"\n")
+        self.cursor.lines += count_lines(data)
         if walker.found:
             yield walker.take()
 
@@ -265,7 +265,7 @@ class LogReader:
         self._walker = None
         self._pending = again + self._pending
         cursor.events += 1
-        cursor.lines += data.count(b"\n") - again.count(b"\n")
+        cursor.lines += count_lines(data) - count_lines(again)
 
     def _skip(self) -> Iterator[Rows]:
         assert self._skipped is not None
@@ -273,7 +273,7 @@ class LogReader:
         at = self._pending.find(end)
         passed = at + len(end) if at >= 0 else max(len(self._pending) - len(end) + 1, 0)
         self._skipped = replace(self._skipped, size=self._skipped.size + passed)
-        self.cursor.lines += self._pending.count(b"\n", 0, passed)
+        self.cursor.lines += count_lines(self._pending[:passed])
         self._pending = self._pending[passed:]
         if at >= 0:
             yield _only(self._skipped)

@@ -49,7 +49,7 @@ class Scan:
         open: a trace is open at the end of the fragment.
         starts: offset of each `<event>`.
         ends: offset behind each `</event>`.
-        lines: line feeds in the fragment.
+        lines: ends of lines in the fragment.
         belated: a wanted trace attribute stands behind the first event of its trace.
     """
 
@@ -226,9 +226,17 @@ def scan(fragment: bytes, in_trace: bool, wanted: Wanted, limit: int) -> Scan | 
         open=int(after[-1]) == 2,
         starts=starts,
         ends=ends,
-        lines=int(np.count_nonzero(raw == ord("\n"))),
+        lines=count_lines(fragment),
         belated=bool(belated),
     )
+
+
+def count_lines(data: bytes) -> int:
+    """Count ends of lines as XML does: CR LF, or either alone."""
+    raw = np.frombuffer(data, np.uint8)
+    lines = int(np.count_nonzero(raw == ord("\n")))
+    returns = int(np.count_nonzero(raw == ord("\r")))
+    return lines + returns - data.count(b"\r\n") if returns else lines
 
 
 def _kinds(words: Integers, length: Integers) -> Integers | None:

@@ -78,7 +78,7 @@ class Cursor:
         traces: traces that have started.
         trace: attributes of the open trace; None outside of traces.
         begun: the open trace has had an event.
-        lines: line feeds so far.
+        lines: ends of lines so far.
         root: name of the log's element as written.
         tag: name of the open trace's element as written.
         belated: a wanted trace attribute stood behind the first event of its trace.

@@ -15,6 +15,7 @@ from transforms.exchange import fetch, with_schema
 from transforms.sinks.commit import Run, part_name
 
 Part = tuple[str, str, int]
+EMPTY = " is empty"
 
 
 @dataclass(eq=False)
@@ -126,6 +127,11 @@ def summarise(counts: Mapping[str, int]) -> dict[str, Any]:
     messages = {name: counts.get(name, 0) for name in MESSAGES}
     events = {name: counts.get(name, 0) for name in EVENTS}
     warnings = sorted(name[len(WARNING) :] for name in counts if name.startswith(WARNING))
+    empty = [each for each in warnings if each.endswith(EMPTY)]
+    if len(empty) > 3:
+        rest = [each for each in warnings if not each.endswith(EMPTY)]
+        first = empty[0][: -len(EMPTY)]
+        warnings = [f"{len(empty)} files are empty, such as {first}", *rest]
     return {
         # What went in is counted where it went in, not added up from what came out.
         "messages": {"in": sum(messages.values()), **messages},

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +50,9 @@ SAMPLE = 5
 
 _COMPRESSED = 8.0
 """Bytes that a compressed byte becomes, roughly."""
+
+_STEP = 1024
+_UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 _MAGIC: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\x1f\x8b": lambda f: cast(BinaryIO, gzip.GzipFile(fileobj=f)),
@@ -220,6 +225,7 @@ def _units(parts: Sequence[Part], total: int) -> Iterator[Unit]:
 def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
     """Return a file and its first decompressed bytes (empty if they cannot be read)."""
     unpacker = None
+    head = b""
     try:
         with _open_raw(path) as raw:
             head = raw.read(HEAD)
@@ -227,13 +233,20 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
             if head.startswith(magic):
                 unpacker = found
         if unpacker is not None:
+            head = b""
             with _open_raw(path) as raw, unpacker(raw) as stream:
-                head = stream.read(HEAD)
-    except (OSError, EOFError, lzma.LZMAError):
-        # Whoever reads the file will meet the same error, and say so.
-        head = b""
+                while len(head) < HEAD and (more := stream.read(_STEP)):
+                    head += more
+    except _UNREADABLE:
+        # Whoever reads the file will meet the same error, and say so; what came before it
+        # may be enough to know the format.
+        pass
+
+    whole = head if unpacker is None and 0 <= size == len(head) < HEAD else None
 
     def opener() -> BinaryIO:
+        if whole is not None:  # Archives are many small files: one open each.
+            return io.BytesIO(whole)
         raw = _open_raw(path)
         return raw if unpacker is None else unpacker(raw)
 
@@ -249,40 +262,37 @@ def _open_raw(path: str) -> BinaryIO:
 
 
 def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
-    """Read a unit's parts; neighbours of one format are read together."""
-    form: Format | None = None
-    work: list[tuple[InputFile, Span]] = []
+    """Read a unit's parts; those of one format are read together, in batches."""
+    work: dict[str, list[tuple[InputFile, Span]]] = {}
     for path, size, name, start, end in unit.parts:
         file, head = open_file(path, size)
         found = registry.get(name) if name else registry.detect(head, path)
         if found is None:
             yield _unreadable(file, head)
-            continue
-        if form is not None and found is not form:
-            yield from form.read(work, context)
-            work = []
-        form = found
-        work.append((file, Span(start, end)))
-    if form is not None and work:
-        yield from form.read(work, context)
+        else:
+            work.setdefault(found.name, []).append((file, Span(start, end)))
+    for name, parts in work.items():
+        yield from registry.get(name).read(parts, context)
 
 
 def _unreadable(file: InputFile, head: bytes) -> Decoded:
     """Judge a file that no format claims: empty, unreadable, or of an unknown format."""
-    if not head and file.size == 0:
-        return Decoded(empty_events(), warnings=(f"{file.path} is empty",))
     error, message = "UnknownFormat", "no format recognises its content; name one by --format"
-    if not head:
-        try:
-            with file.opener() as stream:
-                if not stream.read(1):
-                    return Decoded(empty_events(), warnings=(f"{file.path} is empty",))
-        except (OSError, EOFError, lzma.LZMAError) as reason:
-            error, message = "UnreadableFile", " ".join(str(reason).split())
-            try:
-                with _open_raw(file.path) as raw:
-                    head = raw.read(MAX_PAYLOAD)
-            except OSError:
-                head = b""
-    failure = Failure(head[:MAX_PAYLOAD], file.path, error, message, {}, file.size)
+    if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+        error, message = "ForbiddenDtd", "XML with a document type or entities is refused"
+    try:
+        with file.opener() as stream:
+            if not stream.read(1):
+                return Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+            while stream.read(HEAD):
+                if len(head) >= HEAD:
+                    break
+    except _UNREADABLE as reason:
+        error, message = "UnreadableFile", " ".join(str(reason).split())
+    try:
+        with _open_raw(file.path) as raw:
+            original = raw.read(MAX_PAYLOAD)
+    except OSError:
+        original = b""
+    failure = Failure(original, file.path, error, message, {}, max(file.size, 0))
     return Decoded(empty_events(), [failure], dead=1)

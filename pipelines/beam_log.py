@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from typing import TextIO
 
 _ERROR_LINE = re.compile(r"(?P<kind>[A-Za-z_][\w.]*): ?(?P<text>.*)", re.DOTALL)
 _BARE_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Timeout)")
@@ -30,11 +31,9 @@ def configure(verbose: bool, local: bool = True) -> None:
             need not be logged too.
     """
     root = logging.getLogger()
-    if not any(getattr(handler, "ours", False) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Formatter())
-        handler.ours = True  # type: ignore[attr-defined]
-        root.addHandler(handler)
+    for earlier in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(earlier)
+    root.addHandler(_Handler(sys.stderr))
     root.setLevel(logging.INFO if verbose else logging.ERROR)
     beam = logging.CRITICAL if local else logging.WARNING
     logging.getLogger("apache_beam").setLevel(logging.NOTSET if verbose else beam)
@@ -57,6 +56,12 @@ def quiet_stderr(wanted: bool) -> Iterator[None]:
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
         yield
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.setFormatter(_Formatter())
 
 
 class _Formatter(logging.Formatter):

@@ -110,8 +110,6 @@ def identify(
     numbers: list[npt.NDArray[np.int64]],
 ) -> pa.Array:
     """Make a 128-bit id (32 hexadecimal digits) of each row of texts and integers."""
-    lanes = []
-    for seed in (HIGH, LOW):
-        parts: list[npt.NDArray[np.int64] | Lane] = [hash_strings(t, seed) for t in texts]
-        lanes.append(combine(seed, *parts, *numbers))
-    return to_hex(lanes[0], lanes[1])
+    # Each text is hashed once, to 64 bits: two rows need equal numbers to share an id by chance.
+    parts = [hash_strings(text) for text in texts]
+    return to_hex(combine(HIGH, *parts, *numbers), combine(LOW, *parts, *numbers))

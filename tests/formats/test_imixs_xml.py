@@ -504,6 +504,34 @@ def test_picking_is_what_a_tree_gives(documents: list[bytes]) -> None:
     assert found == [picked_from_tree(document) for document in documents]
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        '<item name="x"/><item name="type"><value>a</value></item>',
+        '<item name="x" y="1"/><item name="type"><value>a</value></item>',
+        '<item name="x"><value><item name="type"><value>b</value></item></value></item>'
+        '<item name="type"><value>a</value></item>',
+        '<item name="&#116;ype"><value>a</value></item>',
+        "<item name='x'><value>name=\"type\"</value></item>"
+        '<item name="type"><value>a</value></item>',
+        '<item name="type"><value note="&gt;>">a</value></item>',
+        '<item name="type"><value xsi:nil="true">b</value><value>a</value></item>',
+        '<item name="type"><value/><value>a</value></item>',
+        '<other name="type"><value>b</value></other><item name="type"><value>a</value></item>',
+        '<item name="type"><value>a</value>b</item>',
+        '<item name="type"><value>\r\n&#65;</value></item>',
+    ],
+)
+def test_odd_documents_are_picked_from_as_from_a_tree(items: str) -> None:
+    document = f"<document {NAMESPACES}>{items}</document>".encode()
+    picked = pick([document], NAMES)
+    found = [
+        (NAMES[i], value) for i, value in zip(picked.item, picked.value.to_pylist(), strict=True)
+    ]
+    assert found == picked_from_tree(document)
+    assert found
+
+
 def test_the_engines_own_documents_are_not_left_to_the_slow_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

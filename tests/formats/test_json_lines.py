@@ -292,7 +292,7 @@ garbage = st.one_of(
 line_breaks = st.sampled_from([b"\n", b"\r\n"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     lines=st.lists(st.tuples(st.one_of(events, events, garbage), line_breaks), max_size=40),
     repeat=st.sampled_from([1, 1, 7]),

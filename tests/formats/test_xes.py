@@ -24,7 +24,8 @@ from transforms.formats import xes_log
 from transforms.formats.base import Context, Decoded, Failure, InputFile, Message, Span
 from transforms.formats.times import parse_times
 from transforms.formats.xes import FORMAT, XesFormat
-from transforms.formats.xes_scan import Wanted, scan
+from transforms.formats.xes_rows import Wanted
+from transforms.formats.xes_scan import scan
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "logs"
 
@@ -691,6 +692,21 @@ def test_an_event_above_the_limit_is_dead_and_its_neighbours_are_not(
     assert [f.size for f in decoded.failures] == [len(large), len(many)]
     assert all(f.attributes["case_id"] == "A" for f in decoded.failures)
     assert large.encode().startswith(decoded.failures[0].payload)
+
+
+@pytest.mark.parametrize("chunk", [64, 1 << 20])
+def test_a_large_event_without_an_end_and_a_large_trace_attribute_end_the_file(chunk: int) -> None:
+    large = attribute("doc", "x" * 9000)
+    context = Context(max_message_bytes=2000)
+    cut = log(trace("A", event("a"), event("b", more=large)))[: -len("</event></trace></log>") - 9]
+    decoded = read(cut, context, chunk)
+    assert decoded.events["activity"].to_pylist() == ["a"]
+    assert {f.error for f in decoded.failures} <= {"TooLarge", "InvalidXml"}
+    assert decoded.failures[-1].error == "InvalidXml"
+    if chunk < 2000:  # larger pieces are never held back, so nothing is too large
+        decoded = read(log(trace("A", event("a")), f"<trace>{large}</trace>"), context, chunk)
+        assert decoded.events["activity"].to_pylist() == ["a"]
+        assert [f.error for f in decoded.failures] == ["TooLarge"]
 
 
 def test_a_large_trace_of_small_events_is_no_large_event() -> None:

@@ -1,7 +1,11 @@
-"""A small pipeline on the real engine and the real commit, whose steps do as they are told."""
+"""A small pipeline on the real engine and the real commit, whose steps do as they are told.
+
+python -m tests.pipelines.small waits --input 'some/*.csv' --output out
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +14,9 @@ from typing import Any
 
 import apache_beam as beam
 
+import run as command_line
 from pipelines.options import Settings
-from pipelines.registry import Pipeline, RunContext
+from pipelines.registry import PIPELINES, Pipeline, RunContext
 from transforms.progress import report
 from transforms.sinks.steps import Commit
 
@@ -72,3 +77,9 @@ class _Work(beam.DoFn):
 
 def small(**behaviour: Any) -> Small:
     return Small("small", "does as it is told", TABLES, (), **behaviour)
+
+
+if __name__ == "__main__":
+    behaviour, sys.argv[1:2] = sys.argv[1], ["small"]
+    PIPELINES["small"] = small(**({behaviour: True} if behaviour else {}))
+    sys.exit(command_line.command())

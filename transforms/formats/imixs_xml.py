@@ -169,7 +169,8 @@ def _pick_plain(
     odd |= ~_matching(pieces.filter(pa.array(is_tail)), _DOCUMENT_TAIL)
     lists = pc.split_pattern(pieces.filter(pa.array(~is_tail)), '"', max_splits=2)
     (before, name, rest), document = _columns(lists, document[~is_tail], 3, odd)
-    sound = _matching(before, _ITEM_HEAD)
+    # A name that no > follows is that of an empty item, behind which another one may begin.
+    sound = _matching(before, _ITEM_HEAD) & _true(pc.starts_with(rest, ">"))
     if _holds(name, "&"):
         sound &= ~_true(pc.match_substring(name, "&"))
     if not sound.all():

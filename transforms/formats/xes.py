@@ -27,14 +27,8 @@ from transforms.formats.base import (
 )
 from transforms.formats.xes_events import Batch, Part, Picks
 from transforms.formats.xes_log import LogReader, as_utf8, encoding_of, pieces
-from transforms.formats.xes_walk import (
-    TYPES,
-    Cursor,
-    Header,
-    Unreadable,
-    Walker,
-    classifier_keys,
-)
+from transforms.formats.xes_rows import Cursor, Header, Unreadable
+from transforms.formats.xes_walk import TYPES, Walker, classifier_keys
 
 _ROOT = re.compile(
     r"\s*(?:(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>)\s*)*"
@@ -58,7 +52,7 @@ class XesFormat:
 
     name: str = "xes"
     title: str = "XES event logs (.xes, .xes.gz)"
-    expansion: float = 0.5
+    expansion: float = 0.35
     python_bound: bool = True
     chunk_bytes: int = 1024 * 1024
 

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from schemas.events import TIME, empty_events
 from transforms.formats.base import Context, Decoded, Failure, Message
 from transforms.formats.columns import Refusal, build_events, to_attributes
-from transforms.formats.xes_scan import Wanted
-from transforms.formats.xes_walk import Header, Oversize, Rows
+from transforms.formats.xes_rows import Header, Oversize, Rows, Wanted
 
 Place = tuple[str, str]
 """Where a value is looked for: `event`, `trace` or `log`, and the attribute's key."""

@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.formats.base import MAX_PAYLOAD
-from transforms.formats.xes_scan import Scan, Wanted, count_lines, scan
-from transforms.formats.xes_walk import Cursor, Header, Oversize, Rows, Unreadable, Walker
+from transforms.formats.xes_rows import Cursor, Header, Oversize, Rows, Unreadable, Wanted
+from transforms.formats.xes_scan import Scan, count_lines, scan
+from transforms.formats.xes_walk import Walker
 
 _HEADER_BYTES = 4 * 1024 * 1024
 _BODY = re.compile(

@@ -19,22 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.formats.xes_rows import Wanted
+
 Integers = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Keys of attributes to collect, each tuple without repetitions.
-
-    Attributes:
-        event: keys of event attributes.
-        trace: keys of trace attributes.
-        nested: a key is the path of an attribute inside an attribute (`outer/inner`).
-    """
-
-    event: tuple[str, ...]
-    trace: tuple[str, ...]
-    nested: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.events import NAME
 from schemas.tables import CASES, LATE, RETRACTED, TRANSITIONS
 from transforms.formats.assemble import conform, integers
-from transforms.hashing import HIGH, LOW, Lane, combine, hash_strings, mix, to_hex
+from transforms.hashing import HIGH, LOW, Lane, combine, hash_strings, identify, mix, to_hex
 from transforms.kernels.case_state import Rules
 from transforms.kernels.segments import Flags, Integers, list_lengths, sums
 
@@ -166,7 +166,7 @@ def late(events: pa.Table, bound: npt.NDArray[np.int64]) -> pa.Table:
     event_ids = conform(events["event_id"], pa.string())
     made: dict[str, Any] = {
         **_event_columns(events),
-        "row_id": _ids([case_ids, event_ids, constant("late", n)], bound),
+        "row_id": identify([case_ids, event_ids, constant("late", n)], [bound]),
         "case_id": case_ids,
         "order_time": events["order_time"],
         "last_event_time": timestamps(bound),
@@ -186,7 +186,7 @@ def retracted(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     event_ids = pa.array([r["event_id"] for r in rows], pa.string())
     sequence = np.array([r["sequence"] for r in rows], np.int64)
     made: dict[str, Any] = {
-        "row_id": _ids([case_ids, event_ids, constant("retracted", n)], sequence),
+        "row_id": identify([case_ids, event_ids, constant("retracted", n)], [sequence]),
         "event_time": timestamps(np.array([r["event_time"] for r in rows], np.int64)),
         "retracted_at": timestamps(np.array([r["order_us"] for r in rows], np.int64)),
         "retracted_by": [r["by"] for r in rows],
@@ -194,11 +194,6 @@ def retracted(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     }
     columns = [conform(made.get(f.name, [r.get(f.name) for r in rows]), f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _ids(texts: list[pa.Array], number: Integers) -> pa.Array:
-    high = combine(HIGH, *[hash_strings(t, HIGH) for t in texts], number)
-    return to_hex(high, combine(LOW, *[hash_strings(t, LOW) for t in texts], number))
 
 
 def render_source(events: pa.Table) -> pa.Array:

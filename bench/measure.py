@@ -8,10 +8,10 @@ round.
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 SAMPLE_S = 0.05
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class CommandFailed(Exception):
@@ -38,7 +37,7 @@ class Run:
             pages that processes share count once for each.
         own_bytes: likewise without pages of files (libraries, memory-mapped data, which the
             system can drop): anonymous and shared memory only.
-        largest_bytes: peak resident memory of the largest single process, from the kernel.
+        largest_bytes: peak resident memory of the largest single process, as the kernel keeps it.
         foreign_cpu_s: CPU seconds that everything else on the machine used meanwhile.
     """
 
@@ -104,7 +103,7 @@ def run(command: Sequence[str], cores: int = 2) -> Run:
     reader = threading.Thread(target=_read, args=(process, said), daemon=True)
     reader.start()
     over = threading.Event()
-    peaks = [0, 0]
+    peaks = _Peaks()
     sampler = threading.Thread(target=_sample, args=(process.pid, peaks, over), daemon=True)
     sampler.start()
     _, status, usage = os.wait4(process.pid, 0)
@@ -117,15 +116,14 @@ def run(command: Sequence[str], cores: int = 2) -> Run:
         tail = b"".join(said)[-2000:].decode(errors="replace").strip()
         reason = f"exit code {process.returncode} from {' '.join(command)}\n{tail}"
         raise CommandFailed(reason)
-    largest = usage.ru_maxrss * 1024
     cpu = usage.ru_utime + usage.ru_stime
     return Run(
         wall_s=wall,
         cpu_s=cpu,
         # A short peak falls between two samples; the kernel's own figure does not.
-        tree_bytes=max(peaks[0], largest),
-        own_bytes=peaks[1],
-        largest_bytes=largest,
+        tree_bytes=max(peaks.tree, peaks.largest),
+        own_bytes=peaks.own,
+        largest_bytes=peaks.largest,
         foreign_cpu_s=max(_busy_seconds() - busy - cpu, 0.0),
     )
 
@@ -145,28 +143,38 @@ def _read(process: subprocess.Popen[bytes], said: list[bytes]) -> None:
         del said[:-200]
 
 
-def _sample(pid: int, peaks: list[int], over: threading.Event) -> None:
+@dataclass
+class _Peaks:
+    tree: int = 0
+    own: int = 0
+    largest: int = 0
+
+
+def _sample(pid: int, peaks: _Peaks, over: threading.Event) -> None:
     while not over.wait(SAMPLE_S):
-        resident = own = 0
+        tree = own = 0
         for member in _tree(pid):
-            try:
-                fields = Path(f"/proc/{member}/statm").read_text().split()
-                file_pages = _file_pages(member)
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-            if len(fields) < 2:
-                continue
-            resident += int(fields[1]) * PAGE
-            own += int(fields[1]) * PAGE - file_pages
-        peaks[0] = max(peaks[0], resident)
-        peaks[1] = max(peaks[1], own)
+            memory = _memory(member)
+            tree += memory["VmRSS"]
+            own += memory["VmRSS"] - memory["RssFile"]
+            # Not ru_maxrss: that starts with what the parent held when it forked.
+            peaks.largest = max(peaks.largest, memory["VmHWM"])
+        peaks.tree = max(peaks.tree, tree)
+        peaks.own = max(peaks.own, own)
 
 
-def _file_pages(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssFile:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _memory(pid: int) -> dict[str, int]:
+    """Return a process's memory in bytes by the kernel's names; zeros if it has ended."""
+    found = dict.fromkeys(("VmRSS", "VmHWM", "RssFile"), 0)
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name in found:
+            found[name] = int(value.split()[0]) * 1024
+    return found
 
 
 def _tree(pid: int) -> list[int]:
@@ -204,7 +212,7 @@ def compete(
             result = figures[contestant.name]
             if result.failure is None:
                 try:
-                    figure = _run_once(contestant, folder / "out")
+                    figure = _run_once(contestant, folder)
                 except CommandFailed as error:
                     result.failure = str(error)
                 else:
@@ -214,16 +222,13 @@ def compete(
     return figures
 
 
-def _run_once(contestant: Contestant, output: Path) -> Run:
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    try:
-        command = [word.replace("{output}", str(output)) for word in contestant.command]
+def _run_once(contestant: Contestant, folder: Path) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        command = [word.replace("{output}", output) for word in contestant.command]
         figure = run(command, contestant.cores)
         if contestant.check is not None:
-            contestant.check(output)
-    finally:
-        shutil.rmtree(output)
+            contestant.check(Path(output))
     return figure
 
 

@@ -52,7 +52,10 @@ def save(path: Path, measurements: Mapping[str, Measurement]) -> None:
 def render(measurements: Mapping[str, Measurement]) -> str:
     """Write the results as Markdown."""
     lines = ["# Benchmark results", "", *_machines(measurements), "", *_reading(), ""]
-    lines += ["## Targets", "", *_target_table(targets(measurements)), ""]
+    if any(m["quick"] for m in measurements.values()):
+        lines += ["A quick run: the inputs are so small that starts count most. No targets.", ""]
+    else:
+        lines += ["## Targets", "", *_target_table(targets(measurements)), ""]
     for title, prefixes, table in _SECTIONS:
         chosen = {k: m for k, m in measurements.items() if k.split("/")[0] in prefixes}
         if chosen:
@@ -68,16 +71,16 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
         if section in ("jsonl", "parquet"):
             found += _peer_targets(key, m)
         elif section == "xml":
-            rate = _rate(m, OURS)
-            found += _at_least(f"{key}: 10,000 documents/s on 2 cores", rate, 10_000, "documents/s")
+            text = f"{key}: at least 10,000 documents/s on 2 cores"
+            found += _at_least(text, _rate(m, OURS), 10_000, "documents/s")
         elif section == "xes":
-            need = 45_000 if key.endswith("one") else 90_000
-            found += _at_least(f"{key}: {need:,} events/s", _rate(m, OURS), need, "events/s")
+            need, on = (45_000, "one core") if key.endswith("one") else (90_000, "2 cores")
+            text = f"{key}: at least {need:,} events/s on {on}"
+            found += _at_least(text, _rate(m, OURS), need, "events/s")
         elif section == "elementwise":
             for way, need in ((PLAIN, 50), (PATCHED, 15)):
-                found += _at_least(
-                    f"{need} x the usual way, {way}", _element_ratio(m, way), need, "x"
-                )
+                text = f"at least {need} x one element an event, {way}"
+                found += _at_least(text, _element_ratio(m, way), need, "x")
     return [*found, *_scale_targets(measurements)]
 
 
@@ -97,7 +100,7 @@ def _peer_targets(key: str, m: Measurement) -> Iterator[Target]:
 def _at_least(text: str, value: float | None, need: float, unit: str) -> Iterator[Target]:
     if value is not None:
         number = f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
-        yield Target(f"at least {text}", f"{number} {unit}", value >= need)
+        yield Target(text, f"{number} {unit}", value >= need)
 
 
 def _scale_targets(measurements: Mapping[str, Measurement]) -> Iterator[Target]:
@@ -226,7 +229,8 @@ def _element_rates(m: Measurement, way: str) -> list[float]:
     entry, start = _entry(m, way), _entry(m, way + START)
     events = entry["count"] - start["count"]
     return [
-        events / (long.wall_s - short.wall_s)
+        # At least a tenth of the run is not its start, whatever a busy machine makes of it.
+        events / max(long.wall_s - short.wall_s, long.wall_s / 10)
         for long, short in zip(_runs(m, way), _runs(m, way + START), strict=False)
     ]
 
@@ -287,8 +291,8 @@ def _reading() -> list[str]:
 
 
 def _notes(measurements: Mapping[str, Measurement]) -> Iterator[str]:
-    runs = {len(e["runs"]) for m in measurements.values() for e in m["entries"]}
-    counts = sorted(runs)
+    entries = [e for m in measurements.values() for e in m["entries"]]
+    counts = sorted({len(e["runs"]) for e in entries if not e["failure"]}) or [0]
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     dates = sorted(m["date"] for m in measurements.values())
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"

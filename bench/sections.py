@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ class Plan:
 
             def prepare(events: int = events) -> list[Entry]:
                 check_agreement(kind, self.told)
-                log = business_log(kind, events)
+                log = _read_through(business_log(kind, events))
                 return [
                     Entry(self.ours(log, events), events),
                     Entry(self.peer(DUCKDB, log, events), events),
@@ -132,7 +133,7 @@ class Plan:
         yield Match(f"jsonl_output/{size(events)}", "events", text, prepare)
 
     def _xml(self) -> Iterator[Match]:
-        single, collected = (2_000, 5_000) if self.quick else (50_000, 100_000)
+        single, collected = (2_000, 5_000) if self.quick else (100_000, 200_000)
         for key, documents, collections, text in (
             ("files", single, False, "a file each"),
             ("collections", collected, True, "`<data>` files of 1,000"),
@@ -145,16 +146,19 @@ class Plan:
             yield Match(f"xml/{key}", "documents", f"{documents:,} documents, {text}", prepare)
 
     def _xes(self) -> Iterator[Match]:
-        events = 50_000 if self.quick else 500_000
-        for key, files, cores in (("one", 1, 1), ("parallel", 4, self.cores)):
+        one, each = (100_000, 50_000) if self.quick else (MILLION, 500_000)
+        for key, files, events, cores in (("one", 1, one, 1), ("parallel", 4, each, self.cores)):
 
-            def prepare(files: int = files, cores: int = cores) -> list[Entry]:
+            def prepare(
+                files: int = files, events: int = events, cores: int = cores
+            ) -> list[Entry]:
                 folder = _xes_logs(events, files)
                 ours = self.ours(folder / "*.xes", events * files, cores=cores)
                 return [Entry(ours, events * files)]
 
-            text = f"{files} x {events:,} events" if files > 1 else f"one file, {events:,} events"
-            yield Match(f"xes/{key}", "events", f"{text}, {cores} core(s)", prepare)
+            amount = f"{size(events)} events"
+            text = f"one file of {amount}, 1 core" if files == 1 else f"{files} files of {amount}"
+            yield Match(f"xes/{key}", "events", text, prepare)
 
     def _elementwise(self) -> Iterator[Match]:
         few = 1_000
@@ -187,7 +191,8 @@ class Plan:
         for events in (int(millions * MILLION) for millions in sizes):
 
             def prepare(events: int = events) -> list[Entry]:
-                return [Entry(self.ours(business_log("parquet", events), events), events)]
+                log = _read_through(business_log("parquet", events))
+                return [Entry(self.ours(log, events), events)]
 
             yield Match(
                 f"scale/{size(events)}",
@@ -251,6 +256,7 @@ def measure(match: Match, plan: Plan) -> dict[str, Any]:
         "unit": match.unit,
         "input": match.input,
         "cores": plan.cores,
+        "quick": plan.quick,
         "entries": [
             {
                 "name": entry.contestant.name,
@@ -276,17 +282,15 @@ def check_agreement(kind: str, told: Callable[[str], Any]) -> None:
         return
     told(f"{kind}: same rows as DuckDB?")
     log = business_log(kind, CHECKED_EVENTS)
-    ours, theirs = WORK / "runs" / "ours", WORK / "runs" / "theirs"
-    for folder in (ours, theirs):
-        shutil.rmtree(folder, ignore_errors=True)
-    run(our_command(log, str(ours)))
-    run(python("-m", "bench.peers", "duckdb", str(log), str(theirs)))
-    found = differences(ours, theirs)
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        ours, theirs = Path(folder, "ours"), Path(folder, "theirs")
+        run(our_command(log, str(ours)))
+        run(python("-m", "bench.peers", "duckdb", str(log), str(theirs)))
+        found = differences(ours, theirs)
     if found:
         reason = f"{kind}: not the same rows as DuckDB's\n" + "\n".join(found)
         raise CommandFailed(reason)
-    for folder in (ours, theirs):
-        shutil.rmtree(folder)
     _agreed.add(kind)
 
 
@@ -318,6 +322,14 @@ def _expect_rows(folder: Path, expected: int) -> None:
     if written != expected:
         reason = f"{expected} transitions were to be written, {written} are there"
         raise CommandFailed(reason)
+
+
+def _read_through(log: Path) -> Path:
+    """Read a file once, so that whoever comes first does not wait for the disk alone."""
+    with log.open("rb") as file:
+        while file.read(2**24):
+            pass
+    return log
 
 
 def _documents(documents: int, collections: bool) -> Path:

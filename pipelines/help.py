@@ -13,9 +13,9 @@ from pipelines.registry import PIPELINES, Pipeline
 WIDEST = 100
 
 SOURCES: tuple[tuple[str, str], ...] = (
-    ("files", "paths and globs, ** for any depth; gzip, bzip2, zstandard are unpacked"),
+    ("files", "paths, folders, globs (** for any depth); gzip, bzip2, xz, zstandard are unpacked"),
     ("gs://, s3://, azfs://", "with pip install 'apache-beam[gcp]', [aws], [azure]"),
-    ("hdfs://", "with Beam's --hdfs_host, --hdfs_port, --hdfs_user"),
+    ("hdfs://", "with [hadoop], and --hdfs_host, --hdfs_port, --hdfs_user"),
 )
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.formats.eventlog import (
@@ -123,6 +123,7 @@ tasks = st.integers(0, 2**31 - 1)
 comments = st.text(st.characters(exclude_characters="\0"), max_size=12)
 
 
+@settings(deadline=None)
 @given(times, tasks, tasks, tasks, comments)
 def test_an_old_line_and_its_migrated_form_are_the_same_event(
     time: dt.datetime, source: int, event: int, task: int, comment: str
@@ -149,6 +150,7 @@ def test_an_old_line_and_its_migrated_form_are_the_same_event(
     assert row(parsed, 0)[:5] == row(parsed, 1)[:5]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789.|:=T-+Z a\n", max_size=40), max_size=8))
 def test_any_text_is_read_or_explained_and_does_not_touch_its_neighbours(texts: list[str]) -> None:
     good = next(iter(READABLE))
@@ -169,6 +171,7 @@ def brute_force(lines: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
     return position, repeat
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 1), st.integers(0, 1),

@@ -137,7 +137,7 @@ def test_a_line_has_the_same_id_in_every_snapshot_and_another_in_another_case(
 
 def test_the_ids_never_change(events_of: Run) -> None:
     (row,) = rows(events_of(snapshot(_eventlog=LOG[0])))
-    assert row["event_id"] == "fc2d5f5b19e5a076e2a5a4379ae6dcc7"
+    assert row["event_id"] == "6bd100d0c25792dfe2a5a4379ae6dcc7"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ wild = st.dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(wild, max_size=6), st.sampled_from(sorted(DIALECTS)))
 def test_the_laws_of_counts(snapshots: list[Items], dialect: str) -> None:
     format_, write = DIALECTS[dialect]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.formats.imixs_builder import (
@@ -176,12 +176,14 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_json_without_repeated_keys_is_read(value: Any) -> None:
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(json.dumps(value, indent=1).encode()) == value
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(keys, json_values), min_size=1, max_size=4), json_values)
 def test_a_repeated_key_is_invalid(members: list[tuple[str, Any]], around: Any) -> None:
     members = [*members, members[0]]

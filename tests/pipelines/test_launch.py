@@ -124,7 +124,7 @@ def test_the_plan_is_explained_and_nothing_is_written(
     before = content(folder)
     assert launch(monkeypatch, "--explain_plan", "--shards", "7", "--until", "2024-02-01") == 0
     said = capsys.readouterr().out
-    assert "3 files, 144 B" in said
+    assert "3 files, 129 B" in said
     assert "csv: 3 files" in said
     assert "in/a.csv" in said
     assert "7 shards to fold" in said
@@ -203,6 +203,11 @@ def test_another_runs_output_is_refused(
     assert (folder / "out" / "transitions" / "mine.txt").exists()
 
 
+def said(error: str) -> list[str]:
+    """Return the lines of stderr but Beam's first: the small pipeline imports it too early."""
+    return [line for line in error.splitlines() if "apitools" not in line]
+
+
 @contextmanager
 def running(folder: Path, behaviour: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start the small pipeline as a user would, and wait until it is busy."""
@@ -223,14 +228,20 @@ def running(folder: Path, behaviour: str, *arguments: str) -> Iterator[subproces
 
 
 @pytest.mark.parametrize(
-    ("mode", "number", "code", "word"),
+    ("kind", "mode", "number", "code", "word"),
     [
-        ("multi_threading", signal.SIGINT, 130, "interrupted"),
-        ("multi_processing", signal.SIGTERM, 143, "terminated"),
+        ("threads", "multi_threading", signal.SIGINT, 130, "interrupted"),
+        ("processes", "multi_processing", signal.SIGTERM, 143, "terminated"),
     ],
 )
 def test_interruption_leaves_nothing_behind(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, number: int, code: int, word: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    mode: str,
+    number: int,
+    code: int,
+    word: str,
 ) -> None:
     assert launch(monkeypatch) == 0
     before = content(folder / "out")
@@ -240,11 +251,15 @@ def test_interruption_leaves_nothing_behind(
         os.kill(process.pid, number)
         _, error = process.communicate(timeout=20)
     assert process.returncode == code
-    assert error.splitlines()[1:] == [
-        f"error: {word}; the tables of an earlier run are as they were"
+    assert said(error) == [
+        f"engine: FnApiRunner, 2 {kind} (--direct_running_mode)",
+        f"error: {word}; the tables of an earlier run are as they were",
     ]
     assert content(folder / "out") == before
-    assert [worker.name for worker in workers if alive(int(worker.name))] == []
+    until = time.monotonic() + 5
+    while any(alive(worker.name) for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_worker_that_dies_fails_the_run(folder: Path) -> None:
@@ -253,7 +268,7 @@ def test_a_worker_that_dies_fails_the_run(folder: Path) -> None:
         os.kill(int(workers[0].name), signal.SIGKILL)
         _, error = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert error.splitlines()[1].startswith(f"error: worker process {workers[0].name} has died")
+    assert said(error)[1].startswith(f"error: worker process {workers[0].name} has died")
     assert not (folder / "out").exists()
 
 
@@ -275,19 +290,17 @@ def test_worker_processes_import_our_modules_from_anywhere(folder: Path) -> None
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (
-        0,
-        "engine: FnApiRunner, 2 processes (--direct_running_mode)\n",
-    )
+    assert said(done.stderr) == ["engine: FnApiRunner, 2 processes (--direct_running_mode)"]
+    assert done.returncode == 0
     assert (folder / "out" / "_run.json").exists()
 
 
-def alive(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def alive(number: str) -> bool:
+    """Say whether a process runs; one that nobody has waited for yet does not."""
+    done = subprocess.run(
+        ["ps", "-o", "stat=", "-p", number], capture_output=True, text=True, check=False
+    )
+    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
 
 
 LOCKED = frozenset({"imixs_xml", "xes"})
@@ -336,8 +349,8 @@ FIRST = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g(
         (RuntimeError(f"{FIRST}KeyboardInterrupt"), "KeyboardInterrupt"),
         (
             RuntimeError(
-                f"{FIRST}KeyError: 'x'\n\nDuring handling of the above exception, another "
-                f"exception occurred:\n\n{FIRST}KeyError: \"'x' [while running 'A/B-ptransform-12']\""
+                f"{FIRST}KeyError: 'x'\n\nDuring handling of the above exception, another one "
+                f"occurred:\n\n{FIRST}KeyError: \"'x' [while running 'A/B-ptransform-12']\""
             ),
             "KeyError: \"'x'\" (in step 'A/B')",
         ),

@@ -12,6 +12,7 @@ import pytest
 
 import run
 from pipelines import paths, values
+from pipelines.exit_codes import MEANING
 from pipelines.option_table import OPTIONS
 from pipelines.options import Settings, UsageError, parse
 from pipelines.values import BadValue
@@ -119,6 +120,7 @@ def test_until_is_rounded_up_to_milliseconds() -> None:
 def test_input_may_be_repeated_listed_and_expanded_by_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(paths, "CLIENTS", {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd,name.csv").touch()
     (tmp_path / "[1].csv").touch()
@@ -130,6 +132,16 @@ def test_input_may_be_repeated_listed_and_expanded_by_the_shell(
         *("a.xml", "b/**", "odd,name.csv", "folder/**", "./*.xes", "x/y*", "./[[]1].csv"),
         *("gs://bucket/*", "/c/d"),
     )
+
+
+def test_a_file_system_without_its_client_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(paths.CLIENTS, "s3", ("no_such_package.client", "aws"))
+    assert failing(capsys, "--input", "s3://b/*", "--output", "s3://b/out") == [
+        f"error: --{option} needs a client for s3://; pip install 'apache-beam[aws]'"
+        for option in ("input 's3://b/*'", "output 's3://b/out'")
+    ]
 
 
 def test_two_stars_match_the_top_level_too() -> None:
@@ -285,6 +297,7 @@ def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_output_inside_the_input_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, output: str, inside: bool
 ) -> None:
+    monkeypatch.setattr(paths, "CLIENTS", {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     arguments = ["--input", source, "--output", output]
@@ -367,6 +380,19 @@ def test_help_names_every_option_pipeline_and_exit_code(capsys: pytest.CaptureFi
     assert "imixs_xml" in text and "dead_letters" in text
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "{formats}" not in text
+
+
+def test_the_documentation_knows_every_option_and_exit_code() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1].split()[0]: line for line in text.splitlines() if line[:3] == "| `"}
+    assert [o.name for o in OPTIONS if f"--{o.name}" not in rows] == []
+    assert [
+        o.name
+        for o in OPTIONS
+        if o.default is not None and f"`{o.default}`" not in rows[f"--{o.name}"]
+    ] == []
+    codes = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:2] == "| "}
+    assert [int(code) for code in MEANING if str(int(code)) not in codes] == []
 
 
 def test_a_users_package_that_hides_ours_is_named(tmp_path: Path) -> None:

@@ -220,9 +220,9 @@ def test_show_of_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_columns_without_a_value_or_room_are_named() -> None:
     table = pa.table(
-        {"a": [None, None], "b": ["x" * 50, "y"], "c": [1.5, None], "d": ["z" * 90, ""]}
+        {"a": [None, None], "b": ["x" * 50, "y"], "c": [1.5, None], "d": ["z" * 9, ""]}
     )
-    rendered, left_out = show.render(table, "other", 60)
+    rendered, left_out = show.render(table, "other", 33)
     assert [column.header for column in rendered.columns] == ["b", "c"]
     assert left_out == ["a", "d"]
 
@@ -235,6 +235,6 @@ def test_progress_is_a_line_every_ten_seconds() -> None:
         now[0] = float(second)
         lines.update(Totals(bytes=second * 100, events=second * 1000, shards=second // 10))
     assert said == [
-        "10 s: read 1000 B of 2.0 KiB (50 %), 10,000 events (1,000/s), folded 1 of 4 shards",
+        "10 s: read 1,000 B of 2.0 KiB (50 %), 10,000 events (1,000/s), folded 1 of 4 shards",
         "20 s: read 2.0 KiB of 2.0 KiB (100 %), 20,000 events (1,000/s), folded 2 of 4 shards",
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ import pyarrow.json as pj
 from transforms.formats.assemble import conform
 from transforms.formats.columns import to_text
 from transforms.formats.json_templates import read_uniform
-from transforms.formats.line_blocks import Offsets, positions_of
+from transforms.formats.line_blocks import Offsets
 
 Bytes = npt.NDArray[np.uint8]
 Path = tuple[str, ...]
@@ -78,6 +78,7 @@ def read_lines(
     times: frozenset[str],
     encoding: str = "utf-8",
     max_bytes: int | None = None,
+    apart: Collection[int] = (),
 ) -> LineColumns:
     """Read fields of JSON objects.
 
@@ -89,6 +90,7 @@ def read_lines(
         times: fields whose numbers may lose their text (epochs).
         encoding: of the data.
         max_bytes: a longer line is a failure.
+        apart: lines with line breaks in them (messages).
     """
     if encoding != "utf-8" and not data.isascii():
         return _read_one_by_one(data, starts, ends, paths, encoding, max_bytes)
@@ -99,9 +101,13 @@ def read_lines(
     odd[full] = (raw[starts[full]] != ord("{")) | (raw[ends[full] - 1] != ord("}"))
     if max_bytes is not None:
         odd |= ends - starts > max_bytes
-    for line in _hidden_trouble(data, starts, ends):
-        odd[line] = True
+    odd[_undecodable(data, starts, ends)] = True
+    odd[list(apart)] = True
     pieces, left = read_uniform(data, starts, ends, np.flatnonzero(~blank & ~odd), paths)
+    if len(left):
+        trouble = _hidden_trouble(data, starts)
+        odd[trouble] = True
+        left = left[~odd[left]] if len(trouble) else left
     slow: list[int] = np.flatnonzero(odd).tolist()
     if len(left):
         lines = _only(raw, starts, left)
@@ -130,21 +136,21 @@ def _only(raw: Bytes, starts: Offsets, numbers: Offsets) -> _Lines:
     return _Lines(raw, np.append(0, np.cumsum(lengths)), numbers)
 
 
-def _hidden_trouble(data: bytes, starts: Offsets, ends: Offsets) -> set[int]:
-    """Find lines that Arrow's reader would misread: not UTF-8, a NUL, a null behind an object."""
+def _hidden_trouble(data: bytes, starts: Offsets) -> Offsets:
+    """Find lines that Arrow's reader would misread: a NUL, a null behind an object."""
     places = [found.start() for found in _SECOND_VALUE.finditer(data)]
     if b"\0" in data:
         places += [found.start() for found in re.finditer(rb"\0", data)]
-    if len(starts) and data.count(b"\n") > len(starts):  # a message of several lines
-        places += positions_of(np.frombuffer(data, np.uint8), 10).tolist()
-    lines = set((np.searchsorted(starts, places, side="right") - 1).tolist())
+    return np.unique(np.searchsorted(starts, places, side="right") - 1)
+
+
+def _undecodable(data: bytes, starts: Offsets, ends: Offsets) -> list[int]:
+    """Find lines that are not UTF-8."""
     if data.isascii() or _is_utf8(data):
-        return lines
+        return []
     high = np.flatnonzero(np.frombuffer(data, np.uint8) > 127)
-    for line in np.unique(np.searchsorted(starts, high, side="right") - 1).tolist():
-        if not _is_utf8(data[starts[line] : ends[line]]):
-            lines.add(line)
-    return lines
+    lines = np.unique(np.searchsorted(starts, high, side="right") - 1).tolist()
+    return [line for line in lines if not _is_utf8(data[starts[line] : ends[line]])]
 
 
 def _is_utf8(data: bytes) -> bool:

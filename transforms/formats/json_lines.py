@@ -122,7 +122,8 @@ class JsonLines:
         starts = ends - sizes
         data = b"\n".join(payloads)
         plan = _plan_lines(payloads, context)
-        found = _read(data, starts, ends - 1, plan, context)
+        several = [i for i, payload in enumerate(payloads) if b"\n" in payload]
+        found = _read(data, starts, ends - 1, plan, context, several)
         taken = [messages[i] for i in found.lines.tolist()]
         bodies = pa.array(
             [None if m.record_time is None else m.payload for m in taken], pa.binary()
@@ -283,11 +284,15 @@ def _decode_block(
 
 
 def _read(
-    data: bytes, starts: Offsets, ends: Offsets, plan: _Plan, context: Context
+    data: bytes,
+    starts: Offsets,
+    ends: Offsets,
+    plan: _Plan,
+    context: Context,
+    apart: Sequence[int] = (),
 ) -> LineColumns:
-    return read_lines(
-        data, starts, ends, plan.paths, plan.times, plan.encoding, context.max_message_bytes
-    )
+    limit = context.max_message_bytes
+    return read_lines(data, starts, ends, plan.paths, plan.times, plan.encoding, limit, apart)
 
 
 def _event_columns(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:

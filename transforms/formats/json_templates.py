@@ -23,14 +23,16 @@ import pyarrow.compute as pc
 from transforms.formats.line_blocks import Offsets, positions_of
 
 Mask = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
 Path = tuple[str, ...]
 
 _TEMPLATES = 6
 """Layouts that are tried in a block."""
 
-_LINES = 16_384
+_LINES = 4_096
 """Lines that are read at once: they and the vectors stay in the processor's cache."""
+
+_WIDE = 64
+"""Bytes that are compared at once."""
 
 _SCALAR = re.compile(rb"(?P<before>:\s*)(?P<scalar>-?[0-9.]+|true|false|null)")
 # Neither an exponent (it may be too large for a double) nor minus zero: a parser knows better.
@@ -87,17 +89,16 @@ def read_uniform(
     """
     raw = np.frombuffer(data, np.uint8)
     plain = _without_escapes(data, raw, starts, numbers)
-    padded = np.zeros(len(raw) + 8, np.uint8)
+    padded = np.zeros(len(raw) + _WIDE, np.uint8)
     padded[: len(raw)] = raw
-    block = _Bytes(data, np.ndarray((len(raw) + 1,), "<u8", padded, strides=(1,)))
+    block = _Bytes(data, padded)
     templates: list[_Template] = []
     pieces: list[tuple[Offsets, dict[str, pa.Array]]] = []
     for first in range(0, len(plain), _LINES):
         left = plain[first : first + _LINES]
         begin, end = int(starts[left[0]]), int(ends[left[-1]])
         quotes = positions_of(raw[begin:end], ord('"')) + begin
-        at = np.searchsorted(quotes, starts[left])
-        counts = np.searchsorted(quotes, ends[left]) - at
+        at, counts = _quotes_of_lines(quotes, starts[left], ends[left])
         tried = 0
         while len(left) and tried < _TEMPLATES:
             if tried == len(templates):
@@ -111,7 +112,10 @@ def read_uniform(
             if not len(alike):
                 continue
             lines = left[alike]
-            grid = quotes[at[alike] + np.arange(template.quotes)[:, None]]
+            if len(quotes) == len(lines) * template.quotes:
+                grid = quotes.reshape(len(lines), template.quotes).T
+            else:
+                grid = quotes[at[alike] + np.arange(template.quotes)[:, None]]
             good, texts = _read(block, starts[lines], ends[lines], grid, template)
             if len(good):
                 pieces.append((lines[good], texts))
@@ -128,10 +132,21 @@ def read_uniform(
 
 @dataclass(frozen=True)
 class _Bytes:
-    """A block's bytes, and the eight bytes at each place as one word."""
+    """A block's bytes, and the same with room for a window of `_WIDE` at every place."""
 
     data: bytes
-    words: Words
+    padded: npt.NDArray[np.uint8]
+
+
+def _quotes_of_lines(quotes: Offsets, starts: Offsets, ends: Offsets) -> tuple[Offsets, Offsets]:
+    """Return the number of the first quote of each line, and how many it has."""
+    each, more = divmod(len(quotes), len(starts))
+    if each and not more:
+        grid = quotes.reshape(len(starts), each)
+        if (grid[:, 0] >= starts).all() and (grid[:, -1] < ends).all():
+            return np.arange(len(starts)) * each, np.full(len(starts), each)
+    at = np.searchsorted(quotes, starts)
+    return at, np.searchsorted(quotes, ends) - at
 
 
 def _without_escapes(
@@ -139,7 +154,8 @@ def _without_escapes(
 ) -> Offsets:
     """Leave out lines with a backslash or a control character."""
     odd = [positions_of(raw, ord("\\"))] if b"\\" in data else []
-    if np.count_nonzero(raw < 32) != np.count_nonzero(raw == 10):
+    breaks = len(starts) - (len(raw) > 0 and raw[-1] != 10)
+    if np.count_nonzero(raw < 32) != breaks:
         places = np.flatnonzero((raw < 32) & (raw != 10))
         following = raw[np.minimum(places + 1, len(raw) - 1)]
         odd.append(places[(raw[places] != 13) | (following != 10)])
@@ -201,7 +217,7 @@ def _template_of(line: bytes, paths: Mapping[str, Path]) -> _Template | None:
 def _fields(
     runs: list[bytes], values: list[_Value], paths: Mapping[str, Path]
 ) -> dict[str, int | None] | None:
-    """Find which value each path leads to, by a document with the values' numbers in their place."""
+    """Find the value of each path, in a document with the values' numbers in their place."""
     marked = b""
     for i, (run, value) in enumerate(zip(runs, values, strict=False)):
         marked += run + (b"%d" % i if value.before < 0 else b'"%d"' % i)
@@ -293,11 +309,19 @@ def _only(good: Mask) -> Offsets:
 def _has(block: _Bytes, at: Offsets, run: bytes) -> Mask:
     """Say at which places the run stands."""
     same = np.ones(len(at), np.bool_)
-    for place in range(0, len(run), 8):
-        part = run[place : place + 8]
-        word = np.uint64(int.from_bytes(part, "little"))
-        here = block.words[at + place]
-        same &= (here if len(part) == 8 else here & _TAIL[len(part)]) == word
+    # Few wide gathers are faster than many narrow ones; numbers are compared a word at a time.
+    for place in range(0, len(run), _WIDE):
+        part = run[place : place + _WIDE]
+        width = -(-len(part) // 8) * 8
+        windows = np.ndarray(
+            (len(block.padded) - width + 1,), f"V{width}", block.padded, strides=(1,)
+        )
+        found = windows[at + place].view(np.uint64).reshape(len(at), width // 8)
+        for word in range(width // 8):
+            bytes_ = part[8 * word : 8 * word + 8]
+            here = found[:, word]
+            expected = np.uint64(int.from_bytes(bytes_, "little"))
+            same &= (here if len(bytes_) == 8 else here & _TAIL[len(bytes_)]) == expected
     return same
 
 

@@ -159,19 +159,42 @@ def _read_span(file: InputFile, span: Span, context: Context) -> Iterator[Decode
                 yield Decoded(empty_events(), warnings=(warning, *mapped.warnings(file.path)))
                 return
             warnings = mapped.warnings(file.path)
-            whole = _WholeRows(file, list(groups), row)
             columns = list(mapped.inputs) or [schema.names[0]]
             size = _batch_rows(source.metadata, groups)
-            for batch in source.iter_batches(size, row_groups=list(groups), columns=columns):
-                yield _decode_batch(batch, row, file.path, mapped, whole, context, warnings)
-                row += batch.num_rows
+            for group in groups:
+                yield from _read_group(
+                    file, source, group, row, size, columns, mapped, context, warnings
+                )
+                row += source.metadata.row_group(group).num_rows
                 warnings = ()
     except _UNREADABLE as error:
         yield _unreadable(file, row, error)
 
 
+def _read_group(
+    file: InputFile,
+    source: Any,
+    group: int,
+    row: int,
+    size: int,
+    columns: list[str],
+    mapped: ColumnMap,
+    context: Context,
+    warnings: Sequence[str],
+) -> Iterator[Decoded]:
+    """Read a row group; the rest of a damaged one is a dead message, and the next is read."""
+    whole = _WholeRows(file, group, row)
+    try:
+        for batch in source.iter_batches(size, row_groups=[group], columns=columns):
+            yield _decode_batch(batch, row, file.path, mapped, whole, context, warnings)
+            row += batch.num_rows
+            warnings = ()
+    except _UNREADABLE as error:
+        yield _unreadable(file, row, error)
+
+
 def _unreadable(file: InputFile, row: int, error: Exception) -> Decoded:
-    """Make the rest of a damaged file one dead message."""
+    """Make what cannot be read one dead message."""
     try:
         with file.opener() as stream:
             head = stream.read(MAX_PAYLOAD)
@@ -281,9 +304,9 @@ def _decode_batch(
 class _WholeRows:
     """Rows with all their columns, as JSON; read only where a row is refused."""
 
-    def __init__(self, file: InputFile, groups: list[int], first: int) -> None:
+    def __init__(self, file: InputFile, group: int, first: int) -> None:
         self._file = file
-        self._groups = groups
+        self._group = group
         self._first = first  # of the batch held
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._batch: pa.RecordBatch | None = None
@@ -307,7 +330,7 @@ class _WholeRows:
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         with _opened(self._file, ()) as source:
-            yield from source.iter_batches(_BATCH_ROWS[0], row_groups=self._groups)
+            yield from source.iter_batches(_BATCH_ROWS[0], row_groups=[self._group])
 
 
 def _portable(table: pa.Table) -> pa.Table:

@@ -22,8 +22,8 @@ HEAD_BYTES = 64 * 1024
 _MODULES = {
     "xes": "transforms.formats.xes",
     "imixs_xml": "transforms.formats.imixs_xml",
-    "parquet": "transforms.formats.parquet_rows",
     "dead_letters": "transforms.formats.dead_letters",
+    "parquet": "transforms.formats.parquet_rows",
     "imixs_json": "transforms.formats.imixs_json",
     "json_lines": "transforms.formats.json_lines",
     "csv": "transforms.formats.csv_rows",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -68,18 +69,29 @@ class Picks:
             classified="activity" not in context.columns,
         )
 
-    def keys(self, scope: str) -> tuple[str, ...]:
-        """Return the keys that are looked for in events, traces or the log."""
-        groups = (*self.columns.values(), *self.items.values())
-        return tuple(dict.fromkeys(key for g in groups for where, key in g if where == scope))
+    @cached_property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the keys that are looked for in `event`, `trace` and `log`."""
+        places = [
+            place for group in (self.columns, self.items) for g in group.values() for place in g
+        ]
+        return {
+            scope: tuple(dict.fromkeys(key for where, key in places if where == scope))
+            for scope in ("event", "trace", "log")
+        }
 
     def wanted(self, classifier: Sequence[str]) -> Wanted:
         """Say what to collect from a log whose first classifier has these keys."""
-        event, trace = self.keys("event"), self.keys("trace")
+        return self._plain if not classifier or not self.classified else self._with(classifier)
+
+    @cached_property
+    def _plain(self) -> Wanted:
+        return self._with(())
+
+    def _with(self, classifier: Sequence[str]) -> Wanted:
+        event, trace = self.keys["event"], self.keys["trace"]
         nested = any("/" in key for key in (*event, *trace))
-        if self.classified:
-            event = tuple(dict.fromkeys((*event, *classifier)))
-        return Wanted(event, trace, nested)
+        return Wanted(tuple(dict.fromkeys((*event, *classifier))), trace, nested)
 
 
 def _places(name: str, trace_first: bool = False) -> tuple[Place, ...]:
@@ -186,7 +198,7 @@ def replay_attributes(
         attributes["case_id"] = case
     attributes |= {f"trace:{key}": value for key, value in trace.items() if value is not None}
     log = header.attributes
-    attributes |= {f"log:{key}": log[key] for key in picks.keys("log") if key in log}
+    attributes |= {f"log:{key}": log[key] for key in picks.keys["log"] if key in log}
     if header.classifier:
         quoted = (f"'{key}'" if " " in key else key for key in header.classifier)
         attributes["classifier"] = " ".join(quoted)

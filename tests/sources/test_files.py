@@ -1,0 +1,130 @@
+"""Planning and reading units of files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from transforms.formats import json_lines
+from transforms.formats.base import Context
+from transforms.sources import files
+from transforms.sources.files import Span, Unit, plan, read_unit
+
+
+def line(i: int) -> bytes:
+    event = {"case_id": f"c{i % 7}", "activity": "x", "event_time": 1_700_000_000 + i}
+    return json.dumps(event).encode() + b"\n"
+
+
+def write(path: Path, rows: int, start: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(line(start + i) for i in range(rows)))
+    return path
+
+
+def events_of(found: files.Plan) -> list[tuple[str, int]]:
+    """Read all units; (source, position) of each event."""
+    return sorted(
+        (row["source"], row["position"])
+        for unit in found.units
+        for decoded in read_unit(Unit.from_bytes(unit.to_bytes()), Context())
+        for row in decoded.events.select(["source", "position"]).to_pylist()
+    )
+
+
+def test_patterns_overlap_and_each_file_is_read_once(tmp_path: Path) -> None:
+    for name in ("a/1.jsonl", "a/b/2.jsonl", "3.jsonl"):
+        write(tmp_path / name, 3)
+    (tmp_path / "a" / "folder.jsonl").mkdir()
+    found = plan([f"{tmp_path}/**", f"{tmp_path}/a/*.jsonl", f"{tmp_path}/3.jsonl"], "auto", Context())
+    assert [Path(f.path).name for f in found.files] == ["3.jsonl", "1.jsonl", "2.jsonl"]
+    assert found.bytes == sum(f.size for f in found.files)
+    assert found.formats == {"json_lines": (3, found.bytes)}
+    assert len(events_of(found)) == 9
+
+
+def test_nothing_matches(tmp_path: Path) -> None:
+    found = plan([f"{tmp_path}/*.xml"], "auto", Context())
+    assert (found.files, found.units, found.shards) == ((), (), 1)
+
+
+@pytest.mark.parametrize("limit", [1, 300, 10_000])
+def test_units_cover_every_part_once(
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(25):
+        write(tmp_path / f"{i:02}.jsonl", 1 + i % 4)
+    monkeypatch.setattr(files, "UNIT_BYTES", limit)
+    monkeypatch.setattr(files, "UNIT_FILES", 10)
+    found = plan([f"{tmp_path}/*"], "json_lines", Context())
+    parts = [part for unit in found.units for part in unit.parts]
+    assert [Path(part[0]).name for part in parts] == [f"{i:02}.jsonl" for i in range(25)]
+    assert [unit.number for unit in found.units] == list(range(len(found.units)))
+    assert all(len(unit.parts) <= 10 for unit in found.units)
+
+
+def test_a_large_file_is_cut_and_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "large.jsonl", 2_000)
+    whole = events_of(plan([str(path)], "auto", Context()))
+    monkeypatch.setattr(files, "LARGE", 1_000)
+    monkeypatch.setattr(json_lines, "SPAN_BYTES", 7_001)
+    found = plan([str(path)], "auto", Context())
+    spans = [Span(part[3], part[4]) for unit in found.units for part in unit.parts]
+    assert len(spans) > 10
+    assert spans[0].start == 0
+    assert [span.end for span in spans[:-1]] == [span.start for span in spans[1:]]
+    assert events_of(found) == whole
+
+
+def test_formats_are_seen_by_content_file_by_file(tmp_path: Path) -> None:
+    write(tmp_path / "1.txt", 5)
+    (tmp_path / "2.txt").write_text("case_id,activity,event_time\n1,x,2024-01-01T00:00:00Z\n")
+    (tmp_path / "3.txt").write_bytes(gzip.compress(b"".join(line(i) for i in range(4))))
+    found = plan([f"{tmp_path}/*.txt"], "auto", Context())
+    assert {name: count for name, (count, _) in found.formats.items()} == {"json_lines": 2, "csv": 1}
+    assert len(events_of(found)) == 10
+
+
+def test_shards_follow_the_size_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "1.jsonl", 2_000)
+    assert plan([str(path)], "auto", Context()).shards == 1
+    monkeypatch.setattr(files, "SHARD_BYTES", 10_000)
+    several = plan([str(path)], "auto", Context()).shards
+    assert several > 5
+    packed = tmp_path / "1.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert plan([str(packed)], "auto", Context()).shards > 1
+    assert plan([str(path)], "auto", Context(), shards=3).shards == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "UnknownFormat"),
+        (gzip.compress(b"\x00\x01\x02" * 50)[:-12], "UnreadableFile"),
+        (b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>', "ForbiddenDtd"),
+    ],
+)
+def test_what_no_format_claims_is_one_dead_letter(
+    tmp_path: Path, content: bytes, error: str
+) -> None:
+    (tmp_path / "strange").write_bytes(content)
+    (unit,) = plan([f"{tmp_path}/*"], "auto", Context()).units
+    (decoded,) = read_unit(unit, Context())
+    (failure,) = decoded.failures
+    assert (failure.error, failure.payload, failure.size) == (error, content, len(content))
+    assert decoded.dead == 1
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+def test_an_empty_file_is_a_warning(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "empty").write_bytes(content)
+    (unit,) = plan([f"{tmp_path}/*"], "auto", Context()).units
+    found = list(read_unit(unit, Context()))
+    assert [w for d in found for w in d.warnings] == [f"{tmp_path}/empty is empty"]
+    assert sum(d.dead + d.decoded + d.skipped for d in found) == 0

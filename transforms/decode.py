@@ -30,7 +30,7 @@ COUNTS = "counts"
 
 
 @dataclass(eq=False)
-class DecodeFiles(beam.PTransform):  # type: ignore[misc]
+class DecodeFiles(beam.PTransform):
     """Reads units of files: `Unit` bytes -> (shard, packed events), dead letters, counts.
 
     Outputs: the main one of (shard, packed batch of `EVENT_SCHEMA`); `DEAD` of (unit number,
@@ -59,7 +59,7 @@ class DecodeFiles(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _DecodeUnit(beam.DoFn):  # type: ignore[misc]
+class _DecodeUnit(beam.DoFn):
     def __init__(self, step: DecodeFiles) -> None:
         self._step = step
 

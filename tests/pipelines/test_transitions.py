@@ -199,7 +199,7 @@ def test_columns_of_transitions_and_cases(reference: Path) -> None:
         row["attributes"] = row["attributes"] or []
     assert sorted(map(repr, map(_plain, found))) == sorted(map(repr, map(_plain, expected)))
     by_case = {row["case_id"]: row for row in table(reference, "cases").to_pylist()}
-    variants = {}
+    variants: dict[str, list[str]] = {}
     for case, own in cases.items():
         row = by_case.pop(case)
         states = [e["activity"] for e in own]
@@ -372,6 +372,7 @@ class TestBadInput:
                 "InvalidXml",
             ),
         ],
+        ids=["broken", "text", "cut", "laughs", "external", "latin"],
     )
     def test_a_bad_file_is_one_dead_letter(
         self, good: Path, tmp_path: Path, name: str, content: bytes, error: str

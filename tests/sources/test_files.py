@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from transforms.formats import json_lines
-from transforms.formats.base import Context
+from transforms.formats.base import Context, Span
 from transforms.sources import files
-from transforms.sources.files import Span, Unit, plan, read_unit
+from transforms.sources.files import Unit, plan, read_unit
 
 
 def line(i: int) -> bytes:
@@ -39,7 +39,8 @@ def test_patterns_overlap_and_each_file_is_read_once(tmp_path: Path) -> None:
     for name in ("a/1.jsonl", "a/b/2.jsonl", "3.jsonl"):
         write(tmp_path / name, 3)
     (tmp_path / "a" / "folder.jsonl").mkdir()
-    found = plan([f"{tmp_path}/**", f"{tmp_path}/a/*.jsonl", f"{tmp_path}/3.jsonl"], "auto", Context())
+    patterns = [f"{tmp_path}/**", f"{tmp_path}/a/*.jsonl", f"{tmp_path}/3.jsonl"]
+    found = plan(patterns, "auto", Context())
     assert [Path(f.path).name for f in found.files] == ["3.jsonl", "1.jsonl", "2.jsonl"]
     assert found.bytes == sum(f.size for f in found.files)
     assert found.formats == {"json_lines": (3, found.bytes)}
@@ -86,7 +87,8 @@ def test_formats_are_seen_by_content_file_by_file(tmp_path: Path) -> None:
     (tmp_path / "2.txt").write_text("case_id,activity,event_time\n1,x,2024-01-01T00:00:00Z\n")
     (tmp_path / "3.txt").write_bytes(gzip.compress(b"".join(line(i) for i in range(4))))
     found = plan([f"{tmp_path}/*.txt"], "auto", Context())
-    assert {name: count for name, (count, _) in found.formats.items()} == {"json_lines": 2, "csv": 1}
+    counts = {name: count for name, (count, _) in found.formats.items()}
+    assert counts == {"json_lines": 2, "csv": 1}
     assert len(events_of(found)) == 10
 
 
@@ -109,6 +111,7 @@ def test_shards_follow_the_size_in_memory(tmp_path: Path, monkeypatch: pytest.Mo
         (gzip.compress(b"\x00\x01\x02" * 50)[:-12], "UnreadableFile"),
         (b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>', "ForbiddenDtd"),
     ],
+    ids=["image", "cut", "entities"],
 )
 def test_what_no_format_claims_is_one_dead_letter(
     tmp_path: Path, content: bytes, error: str
@@ -121,7 +124,7 @@ def test_what_no_format_claims_is_one_dead_letter(
     assert decoded.dead == 1
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")], ids=["plain", "gz"])
 def test_an_empty_file_is_a_warning(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "empty").write_bytes(content)
     (unit,) = plan([f"{tmp_path}/*"], "auto", Context()).units

@@ -25,7 +25,7 @@ Part = tuple[str, str, int]
 
 
 @dataclass(eq=False)
-class FoldShards(beam.PTransform):  # type: ignore[misc]
+class FoldShards(beam.PTransform):
     """Folds: (shard, packed events) -> parts (table, file name, rows); `COUNTS` of (name, number).
 
     Attributes:
@@ -52,7 +52,7 @@ class FoldShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _FoldShard(beam.DoFn):  # type: ignore[misc]
+class _FoldShard(beam.DoFn):
     def __init__(self, step: FoldShards) -> None:
         self._step = step
 

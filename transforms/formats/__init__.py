@@ -1,1 +1,1 @@
-"""Wire formats: bytes to event batches. Pure, no Beam; one module a format, one line in `registry`."""
+"""Wire formats, pure and without Beam: one module a format, one line in `registry`."""

@@ -44,7 +44,7 @@ def assemble(columns: Mapping[str, Any], rows: int) -> pa.Table:
 
 
 def file_event_ids(arrays: Mapping[str, pa.Array]) -> pa.Array:
-    """Hash (case_id, event_time, activity, position) to ids, for sources with an order of their own."""
+    """Hash (case_id, event_time, activity, position) to ids, for sources with an own order."""
     return identify(
         [arrays["case_id"], arrays["activity"]],
         [integers(arrays["event_time"]), integers(arrays["position"])],

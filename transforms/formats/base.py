@@ -163,15 +163,15 @@ class Format(Protocol):
     python_bound: bool
 
     def detects(self, head: bytes, name: str) -> bool:
-        """Say whether a file with these first bytes (decompressed, up to 64 KiB) is of this format."""
+        """Say whether a file that begins so (decompressed, up to 64 KiB) is of this format."""
         ...
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
-        """Cut a large file into parts of some 64 MiB that can be read at once; [Span()] if it can't be."""
+        """Cut a large file into parts that can be read at once; [Span()] if it can't be."""
         ...
 
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        """Read parts of files in batches of about `BATCH_BYTES`, in memory independent of their size.
+        """Read parts of files in batches of `BATCH_BYTES`, in memory that does not grow with them.
 
         Many small files share a batch. An unreadable rest of a file (broken XML, a truncated
         gz) is one dead message; what came before it counts.

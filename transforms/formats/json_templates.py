@@ -28,7 +28,7 @@ Path = tuple[str, ...]
 _TEMPLATES = 6
 """Layouts that are tried in a block."""
 
-_LINES = 4_096
+_LINES = 8_192
 """Lines that are read at once: they and the vectors stay in the processor's cache."""
 
 _WIDE = 64

@@ -79,6 +79,8 @@ class Walker:
         self._lines = cursor.lines
         self._clear()
         self._parser = parser = expat.ParserCreate("utf-8")
+        if hasattr(parser, "SetReparseDeferralEnabled"):  # what is complete is wanted at once
+            parser.SetReparseDeferralEnabled(False)
         opening = b""
         if inside:
             opening = f"<{cursor.root}>".encode()

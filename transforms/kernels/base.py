@@ -66,11 +66,20 @@ class Kernel(Protocol):
         outputs: the tables it writes.
     """
 
-    name: str
-    key: str
-    order: Literal["key", "time"]
-    state_schema: pa.Schema
-    outputs: Mapping[str, Output]
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+
+    @property
+    def order(self) -> Literal["key", "time"]: ...  # noqa: D102
+
+    @property
+    def state_schema(self) -> pa.Schema: ...  # noqa: D102
+
+    @property
+    def outputs(self) -> Mapping[str, Output]: ...  # noqa: D102
 
     def step(
         self, state: pa.Table, events: pa.Table, control: Sequence[Control], until: int

@@ -112,13 +112,13 @@ class CaseBatch:
         )
         return flags
 
-    def list(self, name: str) -> pa.ListArray:
+    def lists(self, name: str) -> pa.ListArray:
         """Return a list column of the state, one list a group."""
         return conform(self.state[name], STATE_SCHEMA.field(name).type)
 
     def list_length(self, name: str) -> Integers:
         """Return the length of a list column of the state, one a group."""
-        return list_lengths(self.list(name))
+        return list_lengths(self.lists(name))
 
     def flags(self, name: str) -> Flags:
         """Return a boolean event column; null counts as false."""
@@ -162,7 +162,7 @@ class CaseBatch:
         return pa.Table.from_arrays(column.flatten(), schema=TRANSITIONS.schema)
 
     def _judge(self) -> None:
-        known = self.list("known")
+        known = self.lists("known")
         of_known = np.repeat(np.arange(len(self.case_ids)), list_lengths(known))
         self.new = ~repeated(
             of_known, known.flatten().to_numpy(zero_copy_only=False), self.groups, self.ids
@@ -228,12 +228,12 @@ class CaseBatch:
         groups = self.groups[rows]
         new_rows = np.flatnonzero(self.new)
         merged = append_lists(
-            self.list("known"), self.groups[new_rows], pa.array(self.ids[new_rows]), count
+            self.lists("known"), self.groups[new_rows], pa.array(self.ids[new_rows]), count
         )
         total = np.zeros(len(merged.values) + 1, np.uint64)
         total[1:] = np.cumsum(merged.values.to_numpy(zero_copy_only=False), dtype=np.uint64)
         offsets = merged.offsets.to_numpy().astype(np.int64)
-        new_before = np.cumsum(self.new) - self.new
+        new_before: Integers = np.cumsum(self.new) - self.new
         opening = np.flatnonzero(first_of_group(self.groups))
         known_by_then = (
             self.list_length("known")[groups]

@@ -42,8 +42,8 @@ class TransitionsKernel:
     """Kernel that writes `transitions`, `cases`, `late` and `retracted` (see `schemas.tables`).
 
     Counts of a step: `events`, `transitions`, `outside` (before `Rules.since`), `duplicates`,
-    `late`, `retracted`, and for data quality `gaps`, `ties` (equal times in a case) and `reversals` (a transition that stands
-    before an older one of its case in the same file).
+    `late`, `retracted`, and for data quality `gaps`, `ties` (equal times in a case) and
+    `reversals` (a transition that stands before an older one of its case in the same file).
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -318,7 +318,7 @@ def _after(batch: CaseBatch, moves: _Moves, singles: _Singles, rare: Flags) -> p
         "position": number("position", batch.positions()),
         "source": name("source"),
         "visits": append_lists(
-            batch.list("visits"), moves.groups, pa.array(hashes[moves.rows]), count
+            batch.lists("visits"), moves.groups, pa.array(hashes[moves.rows]), count
         ),
         "touched": pa.array(moved),
         "group": pa.array(np.arange(count)),
@@ -389,11 +389,11 @@ def _changed(
     fast = batch.new & ~rare[batch.groups]
     new_rows = np.flatnonzero(fast)
     known = append_lists(
-        batch.list("known"), batch.groups[new_rows], pa.array(batch.ids[new_rows]), count
+        batch.lists("known"), batch.groups[new_rows], pa.array(batch.ids[new_rows]), count
     )
     path_rows = np.flatnonzero(fast & batch.logged())
     path = append_lists(
-        batch.list("path"),
+        batch.lists("path"),
         batch.groups[path_rows],
         _path_items(batch, moves, path_rows),
         count,

@@ -19,7 +19,7 @@ EMPTY = " is empty"
 
 
 @dataclass(eq=False)
-class WriteBatches(beam.PTransform):  # type: ignore[misc]
+class WriteBatches(beam.PTransform):
     """Writes a table of packed batches in few parts: (number, packed rows) -> parts.
 
     Rows are written in the order of their numbers, batch by batch: as many as there may be, they
@@ -42,15 +42,14 @@ class WriteBatches(beam.PTransform):  # type: ignore[misc]
         return (
             batches
             # (number, packed rows)
-            | f"Place {name}"
-            >> beam.Map(_place, parts)
+            | f"Place {name}" >> beam.Map(_place, parts)
             | f"Group {name}" >> beam.GroupByKey()
             # (part, [(number, packed rows)])
             | f"Write {name}" >> beam.ParDo(_WritePart(self))
         )
 
 
-class _WritePart(beam.DoFn):  # type: ignore[misc]
+class _WritePart(beam.DoFn):
     def __init__(self, step: WriteBatches) -> None:
         self._step = step
 
@@ -75,7 +74,7 @@ def _number_and_first_id(numbered: tuple[int, bytes]) -> tuple[int, str]:
 
 
 @dataclass(eq=False)
-class Commit(beam.PTransform):  # type: ignore[misc]
+class Commit(beam.PTransform):
     """Makes the parts of a run its output: all of them, or none.
 
     Attributes:
@@ -100,7 +99,7 @@ class Commit(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _Commit(beam.DoFn):  # type: ignore[misc]
+class _Commit(beam.DoFn):
     def __init__(self, step: Commit) -> None:
         self._step = step
 

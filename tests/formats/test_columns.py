@@ -1,0 +1,212 @@
+"""Which columns feed events, what their values become, and which rows are refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from transforms.formats.base import Context
+from transforms.formats.columns import (
+    KNOWN,
+    UnknownColumns,
+    build_events,
+    map_columns,
+    replay_attributes,
+    replay_columns,
+    to_attributes,
+    to_integers,
+    to_text,
+)
+
+DAY = "2024-08-27"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            "case:concept:name concept:name time:timestamp org:resource lifecycle:transition",
+            "case_id=case:concept:name event_time=time:timestamp activity=concept:name "
+            "actor=org:resource lifecycle=lifecycle:transition",
+        ),
+        (
+            "case_id activity resource start_time end_time",
+            "case_id=case_id event_time=end_time activity=activity actor=resource "
+            "start_time=start_time",
+        ),
+        (
+            "CaseID ActivityID CompleteTimestamp",
+            "case_id=CaseID event_time=CompleteTimestamp activity=ActivityID",
+        ),
+        ("Case|ID Activity timestamp", "event_time=timestamp activity=Activity"),
+        ("Case_ID Activity START-TIME", "case_id=Case_ID event_time=START-TIME activity=Activity"),
+        ("case event time", "case_id=case event_time=time activity=event"),
+        ("processInstanceKey task ts", "case_id=processInstanceKey activity=task"),
+        (
+            "$uniqueid activity event_time $modelversion $workflowgroup $editor",
+            "case_id=$uniqueid event_time=event_time activity=activity actor=$editor "
+            "workflow_group=$workflowgroup model_version=$modelversion",
+        ),
+        ("timestamp end_time activity case", "case_id=case event_time=end_time activity=activity"),
+        ("status group id name", ""),
+        ("", ""),
+    ],
+)
+def test_common_names(names: str, expected: str) -> None:
+    mapped = map_columns(names.split(), Context(), {})
+    assert " ".join(f"{c}={n}" for c, n in mapped.columns.items()) == expected
+    assert [c for c in ("case_id", "event_time", "activity") if c not in mapped.columns] == list(
+        mapped.missing
+    )
+
+
+def test_every_known_name_is_in_its_compared_form() -> None:
+    for names in KNOWN.values():
+        assert names == names.lower()
+        assert not set("_:-") & set(names)
+
+
+def test_given_columns_count_more() -> None:
+    names = ["case_id", "Order No", "activity", "event_time", "resource"]
+    context = Context(columns={"case_id": "order no", "actor": "", "state": "gone"})
+    mapped = map_columns(names, context, {})
+    assert mapped.columns == {
+        "case_id": "Order No",
+        "event_time": "event_time",
+        "activity": "activity",
+    }
+    assert mapped.missing == ("state",)
+    assert mapped.warnings("f") == (
+        "f: no column for state; it has: case_id, Order No, activity, event_time, resource; "
+        "use --columns state=...",
+    )
+
+
+def test_unknown_columns_names_what_is_missing() -> None:
+    error = UnknownColumns("f.csv", ["case_id", "activity"], [f"c{i}" for i in range(40)])
+    assert isinstance(error, ValueError)
+    assert str(error).startswith("f.csv: no column for case_id, activity; it has: c0, c1,")
+    assert str(error).endswith("c29, ...; use --columns case_id=...,activity=...")
+
+
+@pytest.mark.parametrize(
+    ("values", "recognised"),
+    [(["10", "20"], True), ([10, None], True), (["send", "10"], False), ([None], False)],
+)
+def test_numeric_columns_are_recognised_by_their_values(
+    values: list[Any], recognised: bool
+) -> None:
+    names = ["case_id", "activity", "event_time", "event"]
+    assert ("event" in map_columns(names, Context(), {"event": values}).columns) is recognised
+
+
+def test_an_event_id_must_tell_events_apart() -> None:
+    names = ["event_id", "case_id", "activity", "event_time"]
+    events = {
+        "case_id": ["1", "1", "2"],
+        "activity": ["a", "b", "a"],
+        "event_time": [DAY] * 3,
+    }
+    mapped = map_columns(names, Context(), {**events, "event_id": ["x", "y", "x"]})
+    assert mapped.columns["event_id"] == "event_id"
+    mapped = map_columns(names, Context(), {**events, "event_id": ["x", "x", "y"]})
+    assert "event_id" not in mapped.columns
+    repeated = {k: v + v for k, v in events.items()}
+    mapped = map_columns(names, Context(), {**repeated, "event_id": ["x", "y", "z"] * 2})
+    assert mapped.columns["event_id"] == "event_id"
+
+
+@pytest.mark.parametrize(
+    ("array", "texts"),
+    [
+        (pa.array([1, None, -3]), ["1", None, "-3"]),
+        (
+            pa.array([1.0, 0.5, None, 2.0**53, 1e300]),
+            ["1", "0.5", None, "9.007199254740992e+15", "1e+300"],
+        ),
+        (pa.array([True, None]), ["true", None]),
+        (pa.array([Decimal("1.50")]), ["1.50"]),
+        (pa.array([b"x", b"\xff"]), ["x", "\ufffd"]),
+        (pa.array([[1, 2], None]), ["[1,2]", None]),
+        (pa.array([{"a": 1}]), ['{"a":1}']),
+        (pa.array([None, None]), [None, None]),
+        (pa.array(["x", None]).dictionary_encode(), ["x", None]),
+        (pa.array([5, 5]).dictionary_encode(), ["5", "5"]),
+        (pa.array(["x"], pa.large_string()), ["x"]),
+        (pa.chunked_array([["x"], ["y"]]), ["x", "y"]),
+    ],
+)
+def test_to_text(array: pa.Array, texts: list[str | None]) -> None:
+    assert to_text(array).to_pylist() == texts
+
+
+@pytest.mark.parametrize(
+    ("array", "numbers", "bad"),
+    [
+        (pa.array(["10", " 20 ", "", None, "-3", "+4"]), [10, 20, None, None, -3, 4], []),
+        (pa.array(["10.0", "1.5", "x", "99999999999"]), [10, None, None, None], [1, 2, 3]),
+        (pa.array([1, 2**40]), [1, None], [1]),
+        (pa.array([1.0, None, 2.5]), [1, None, None], [2]),
+        (pa.array(["7", "x", None]).dictionary_encode(), [7, None, None], [1]),
+        (pa.array([], pa.string()), [], []),
+    ],
+)
+def test_to_integers(array: pa.Array, numbers: list[int | None], bad: list[int]) -> None:
+    found, wrong = to_integers(array)
+    assert found.type == pa.int32()
+    assert found.to_pylist() == numbers
+    assert wrong.nonzero()[0].tolist() == bad
+
+
+def test_attributes_have_no_entry_for_null() -> None:
+    found = to_attributes({"b": pa.array([1, None, 3]), "a": pa.array(["x", None, None])}, 3)
+    assert found is not None
+    assert found.to_pylist() == [[("b", "1"), ("a", "x")], [], [("b", "3")]]
+    assert to_attributes({}, 3) is None
+
+
+def test_rows_are_refused_for_the_first_reason() -> None:
+    found = {
+        "case_id": pa.array(["1", None, "3", "4", "5", "6", "7"]),
+        "event_time": pa.array([DAY, "x", None, "never", DAY, DAY, DAY]),
+        "activity": pa.array(["a", "a", None, "a", "", "a", "a"]),
+        "start_time": pa.array([DAY, None, None, None, None, "x", None]),
+        "task": pa.array(["1", None, None, None, None, None, "y"]),
+        "state": pa.array(["s", None, None, None, None, None, None]),
+    }
+    events, refused = build_events(found, 7, Context(), {"position": pa.array(range(7))})
+    assert events.column("case_id").to_pylist() == ["1"]
+    assert [(r.row, r.error) for r in refused] == [
+        (1, "MissingCaseId"),
+        (2, "MissingTime"),
+        (3, "BadTime"),
+        (4, "MissingActivity"),
+        (5, "BadTime"),
+        (6, "BadValue"),
+    ]
+    assert refused[2].message == "event_time 'never' is not a time"
+    assert refused[5].message == "task 'y' is not a number of 32 bits"
+
+
+def test_a_missing_state_is_the_activity() -> None:
+    found = {
+        "case_id": pa.array(["1", "1"]),
+        "event_time": pa.array([DAY] * 2),
+        "activity": pa.array(["a", "b"]),
+        "state": pa.array(["s", None]),
+    }
+    events, _ = build_events(found, 2, Context(), {"position": pa.array([0, 1])})
+    assert events.column("state").to_pylist() == ["s", "b"]
+
+
+def test_the_mapping_travels_with_a_dead_letter() -> None:
+    context = Context(columns={"case_id": "x", "actor": "y"})
+    attributes = replay_attributes("csv", context)
+    assert attributes == {"format": "csv", "columns": "case_id=x,actor=y"}
+    assert replay_columns(attributes, Context()).columns == {"case_id": "x", "actor": "y"}
+    later = Context(columns={"actor": "z"})
+    assert replay_columns(attributes, later).columns == {"case_id": "x", "actor": "z"}
+    assert replay_columns({}, later) is later

@@ -68,7 +68,8 @@ clean: ## remove .venv, caches and what the demo and the benchmarks have written
 # A stamp is as new as what was installed: the second time costs nothing.
 $(INSTALLED): pyproject.toml $(CREATED)
 	@echo "== installing what is needed into $(VENV) (some minutes, once)"
-	@$(PIP) install --editable .
+	@# Twice quiet: setuptools warns of what an editable installation is.
+	@$(PIP) --quiet install --editable .
 	@touch $@
 
 $(TOOLS): $(INSTALLED)

@@ -108,7 +108,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "progress", _RUNNING, "auto|off", "progress: a display on a terminal, else lines", "auto"
     ),
-    Option("quiet", _RUNNING, "", "say nothing but errors"),
+    Option("quiet", _RUNNING, "", "say nothing but errors and warnings"),
     Option("verbose", _RUNNING, "", "show Beam's log, and stack traces of errors"),
     Option("color", _RUNNING, "WHEN", "auto, always or never (NO_COLOR is heeded)", "auto"),
 )

@@ -17,7 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.summary import PLAIN_WIDTH, Screen, laws, show_laws, table_names
+from pipelines.summary import PLAIN_WIDTH, Screen, counted, laws, show_laws, table_names
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.sinks.commit import MANIFEST
 
@@ -77,7 +77,7 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
     show_laws(screen, laws(manifest))
     for name in tables or table_names(manifest):
         count = manifest["tables"][name]["rows"]
-        screen.say(f"{name}: {count:,} rows")
+        screen.say(f"{name}: {counted(count, 'row')}")
         found = first_rows(output, name, rows) if count else None
         if found is not None:
             rendered, left_out = render(found, name, PLAIN_WIDTH)

@@ -80,12 +80,15 @@ class Lines:
         self._clock = clock
         self._begun = clock()
         self._due = self._begun + LINE_EVERY_S
+        self._last = 0
 
     def update(self, totals: Totals) -> None:
         """Say how far the run is, if it is time."""
         now = self._clock()
-        if now < self._due:
+        if now < self._due or totals.bytes < self._last:
+            # Or the commit has removed the folder that workers report to.
             return
+        self._last = totals.bytes
         self._due = now + LINE_EVERY_S
         seconds = now - self._begun
         percent = f" ({100 * totals.bytes / self._size:.0f} %)" if self._size > 0 else ""
@@ -100,7 +103,9 @@ class _Display:
     """Two bars: bytes read, then shards folded."""
 
     def __init__(self, screen: Screen, size: int, shards: int) -> None:
-        self._begun = time.monotonic()
+        self._begun = self._counted = time.monotonic()
+        self._size = size
+        self._last = Totals()
         self._progress = Progress(
             TextColumn("{task.description:<5}"),
             BarColumn(),
@@ -124,12 +129,27 @@ class _Display:
         self._progress.stop()
 
     def update(self, totals: Totals) -> None:
-        seconds = max(time.monotonic() - self._begun, 0.1)
-        rate = f"{totals.events / seconds:,.0f} events/s" if totals.events else ""
-        self._progress.update(self._bytes, completed=totals.bytes, rate=rate)
-        if totals.shards and not self._progress.tasks[1].started:
+        if totals.bytes < self._last.bytes:
+            # The commit has removed the folder that workers report to.
+            return
+        now = time.monotonic()
+        if totals.events > self._last.events:
+            self._counted = now
+        self._last = totals
+        rate = totals.events / max(self._counted - self._begun, 0.1)
+        self._progress.update(
+            self._bytes,
+            completed=self._size if self._read(totals) else totals.bytes,
+            rate=f"{rate:,.0f} events/s" if totals.events else "",
+        )
+        if self._read(totals) and not self._progress.tasks[1].started:
             self._progress.start_task(self._shards)
         self._progress.update(self._shards, completed=totals.shards)
+
+
+    def _read(self, totals: Totals) -> bool:
+        """Say whether all is read; parts of files are sized roughly."""
+        return totals.shards > 0 or totals.bytes >= 0.995 * self._size
 
 
 class _Amount(ProgressColumn):

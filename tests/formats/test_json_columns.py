@@ -1,4 +1,4 @@
-"""Fields of JSON lines: the fast readers give what the strict one gives, or leave the line to it."""
+"""Fields of JSON lines: the fast readers give what the strict one gives."""
 
 from __future__ import annotations
 

@@ -148,10 +148,11 @@ def map_columns(
         else:
             columns[column] = found
     used = set(columns.values())
-    for column, known in KNOWN.items():
+    # The event id comes last: whether it is one is seen from case, time and activity.
+    for column in (*(c for c in KNOWN if c != "event_id"), "event_id"):
         if column in given:
             continue
-        for key in known.split():
+        for key in KNOWN[column].split():
             name = by_key.get(key, "")
             if not name or name in used or not _plausible(column, name, columns, sample):
                 continue
@@ -181,18 +182,12 @@ def _plausible(
         return bool(present) and all(re.fullmatch(r"-?\d{1,9}", v) for v in present)
     if column == "event_id":
         # A type of event ("10") is called so too; as an id it would make events duplicates.
-        others = [sample[columns[c]] for c in REQUIRED if columns.get(c, "") in sample]
-        others += [
-            sample[n] for c in REQUIRED if c not in columns for n in sample if _key(n) in _first(c)
-        ]
-        seen: dict[Any, tuple[Any, ...]] = {}
-        rows = zip(values, *others, strict=False)
-        return all(seen.setdefault(str(row[0]), row) == row for row in rows if row[0])
+        case, *others = (sample.get(columns.get(c, ""), ()) for c in REQUIRED)
+        seen: dict[tuple[str, str], tuple[Any, ...]] = {}
+        for row in zip(case, values, *others, strict=False):
+            if row[1] and seen.setdefault((str(row[0]), str(row[1])), row) != row:
+                return False
     return True
-
-
-def _first(column: str) -> set[str]:
-    return set(KNOWN[column].split())
 
 
 def build_events(

@@ -83,7 +83,7 @@ class _DecodeUnit(beam.DoFn):
             report(
                 step.scratch,
                 bytes=step_bytes,
-                messages=decoded.decoded + decoded.skipped + decoded.dead,
+                messages=decoded.received,
                 events=decoded.events.num_rows,
             )
             if size > BATCH_BYTES:
@@ -126,6 +126,7 @@ def dead_letters(failures: Iterable[Failure], step: str) -> pa.Table:
 
 def _counts(decoded: Decoded) -> dict[str, int]:
     return {
+        "messages": decoded.received,
         "decoded": decoded.decoded,
         "skipped": decoded.skipped,
         "dead": decoded.dead,

@@ -107,6 +107,8 @@ class Decoded:
         rejected: events found in decoded messages that violate the schema
             (`len(failures) == dead + rejected`).
         warnings: sentences for the run's summary, each once.
+        messages: how many were cut from the input, where they are counted apart from what became
+            of them: so the law compares two counts. None: the sum.
     """
 
     events: pa.Table
@@ -116,6 +118,14 @@ class Decoded:
     dead: int = 0
     rejected: int = 0
     warnings: Sequence[str] = ()
+    messages: int | None = None
+
+    @property
+    def received(self) -> int:
+        """Messages that came in."""
+        if self.messages is None:
+            return self.decoded + self.skipped + self.dead
+        return self.messages
 
     def __post_init__(self) -> None:
         if len(self.failures) != self.dead + self.rejected:

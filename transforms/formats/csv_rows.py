@@ -127,6 +127,7 @@ class CsvRows:
             skipped=blank,
             dead=len(failures),
             warnings=list(dict.fromkeys(warnings)),
+            messages=len(messages),
         )
 
 
@@ -263,6 +264,7 @@ def _decode_records(
         skipped=fields.blank,
         dead=len(failures),
         warnings=warnings,
+        messages=len(records.starts),
     )
 
 

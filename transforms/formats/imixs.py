@@ -237,6 +237,7 @@ def decode_documents(
         dead=dead,
         rejected=len(logs.unreadable),
         warnings=list(dict.fromkeys(batch.warnings)),
+        messages=len(documents) + len(batch.failures) + batch.skipped,
     )
 
 

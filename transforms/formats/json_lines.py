@@ -157,6 +157,7 @@ class JsonLines:
             skipped=found.blank,
             dead=len(failures),
             warnings=plan.map.warnings("messages") if messages else (),
+            messages=len(messages),
         )
 
 
@@ -280,6 +281,7 @@ def _decode_block(
         skipped=found.blank,
         dead=len(failures),
         warnings=warnings,
+        messages=len(starts),
     )
 
 

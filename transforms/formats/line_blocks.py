@@ -255,6 +255,7 @@ def join_decoded(parts: Sequence[Decoded]) -> Decoded:
         dead=sum(part.dead for part in parts),
         rejected=sum(part.rejected for part in parts),
         warnings=list(dict.fromkeys(w for part in parts for w in part.warnings)),
+        messages=sum(part.received for part in parts),
     )
 
 

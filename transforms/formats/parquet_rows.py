@@ -298,6 +298,7 @@ def _decode_batch(
         decoded=len(events),
         dead=len(failures),
         warnings=warnings,
+        messages=rows,
     )
 
 

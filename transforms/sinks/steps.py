@@ -133,7 +133,7 @@ def summarise(counts: Mapping[str, int]) -> dict[str, Any]:
         warnings = [f"{len(empty)} files are empty, such as {first}", *rest]
     return {
         # What went in is counted where it went in, not added up from what came out.
-        "messages": {"in": sum(messages.values()), **messages},
+        "messages": {"in": counts.get("messages", 0), **messages},
         "events": {"in": counts.get("events", 0), **events},
         "retracted": counts.get("retracted", 0),
         "quality": {name: counts.get(name, 0) for name in QUALITY},

@@ -30,8 +30,9 @@ from apache_beam.options.pipeline_options import (
 from pipelines.beam_log import original_error
 
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
-PROCESSES_FROM = 64 * 2**20
-"""Bytes of input that hold the interpreter lock, from which processes pay for their start."""
+PROCESSES_FROM = 512 * 2**20
+"""Bytes of input that hold the interpreter lock, from which processes pay for what they cost:
+the start of Python and Beam in each (3 s of CPU and more), and all that crosses between them."""
 
 WORKERS = "workers"
 """Folder in the scratch folder with a file for each worker process: see `pipelines.worker`."""

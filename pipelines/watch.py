@@ -146,7 +146,6 @@ class _Display:
             self._progress.start_task(self._shards)
         self._progress.update(self._shards, completed=totals.shards)
 
-
     def _read(self, totals: Totals) -> bool:
         """Say whether all is read; parts of files are sized roughly."""
         return totals.shards > 0 or totals.bytes >= 0.995 * self._size

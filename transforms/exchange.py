@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.coders import Reference, pack, unpack
-from transforms.formats.assemble import conform, nulls
+from transforms.arrays import conform, nulls
 from transforms.hashing import hash_strings
 
 SHARD_SEED = 0x5348415244000001

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import TIME
-from transforms.formats.assemble import conform, integers, nulls
+from transforms.arrays import conform, integers, nulls
 from transforms.hashing import LOW, combine, hash_strings, mix
 
 Integers = npt.NDArray[np.int64]

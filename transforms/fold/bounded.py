@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import EVENT_SCHEMA
+from transforms.arrays import conform
 from transforms.exchange import Exchange, fetch, size_of, with_schema
-from transforms.formats.assemble import conform
 from transforms.kernels.base import END, Kernel
 from transforms.timeline import arrange, order_times
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
-from transforms.formats.assemble import assemble, conform, nulls, payload_event_ids
+from transforms.arrays import conform, nulls
+from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message
 from transforms.formats.times import parse_times
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from schemas.events import EVENT_SCHEMA, NAME
-from transforms.formats.assemble import conform
+from transforms.arrays import conform
 from transforms.formats.base import Context
 from transforms.formats.columns import ColumnMap, map_columns, replay_attributes
 from transforms.formats.csv_records import Records

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from transforms.formats.assemble import conform
+from transforms.arrays import conform
 from transforms.formats.columns import to_text
 from transforms.formats.json_templates import read_uniform
 from transforms.formats.line_blocks import Offsets

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import EVENT_SCHEMA
-from transforms.formats.assemble import conform
+from transforms.arrays import conform
 from transforms.formats.base import MAX_PAYLOAD, Decoded, Failure
 
 Offsets = npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import TIME
-from transforms.formats.assemble import conform
+from transforms.arrays import conform
 
 Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]

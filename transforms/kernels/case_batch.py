@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from schemas.events import EVENT_SCHEMA, NAME
 from schemas.tables import TRANSITIONS
-from transforms.formats.assemble import conform, integers, nulls
+from transforms.arrays import conform, integers, nulls
 from transforms.hashing import hash_strings
 from transforms.kernels.case_rows import is_member
 from transforms.kernels.case_state import STATE_SCHEMA, Rules

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from schemas.events import NAME
 from schemas.tables import CASES, LATE, RETRACTED, TRANSITIONS
-from transforms.formats.assemble import conform, integers
+from transforms.arrays import conform, integers
 from transforms.hashing import HIGH, LOW, Lane, combine, hash_strings, identify, mix, to_hex
 from transforms.kernels.case_state import Rules
 from transforms.kernels.segments import Flags, Integers, list_lengths, sums

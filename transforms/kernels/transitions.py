@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from schemas.events import NAME
 from schemas.tables import CASES, LATE, RETRACTED, TRANSITIONS, Output
-from transforms.formats.assemble import conform, integers, nulls
+from transforms.arrays import conform, integers, nulls
 from transforms.hashing import hash_strings
 from transforms.kernels import case_rows
 from transforms.kernels.base import END, Control, Step

@@ -70,6 +70,7 @@ class _Work(beam.DoFn):
             while True:
                 time.sleep(0.05)
         report(self._scratch, bytes=10, messages=1, events=1, flush=True)
+        yield "messages", 1
         yield "decoded", 1
         yield "duplicates", 1
         yield "events", 2 if self._pipeline.loses else 1

@@ -6,7 +6,12 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -512,6 +517,35 @@ def test_a_failed_run_leaves_the_old_tables(
     assert code == 1
     assert "the third shard is bad" in capfd.readouterr().err
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_killed_run_leaves_the_old_tables_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    source = tmp_path / "log.jsonl"
+    source.write_bytes(as_json_lines(log()))
+    transitions(source, out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    source.write_bytes(as_json_lines(log(cases=4000)))
+    command = [sys.executable, str(Path(run.__file__)), "transitions", "--input", str(source)]
+    killed = subprocess.Popen(
+        [*command, "--output", str(out), "--shards", "200", "--quiet"], start_new_session=True
+    )
+    try:
+        # Some shards are written, others are not.
+        deadline = time.monotonic() + 60
+        while len(list(out.glob(".run-*/staging/transitions/*"))) < 3:
+            assert killed.poll() is None, "the run was over before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    (left,) = out.glob(".run-*")
+    found = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and left not in p.parents}
+    assert found == before
+    manifest = transitions(source, out)
+    assert manifest["tables"]["cases"]["rows"] == 4000
+    assert not list(out.glob(".run-*"))
 
 
 def test_masked_values_are_nowhere_in_the_output(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from transforms.formats.line_blocks import merge
 SPAN_BYTES = 64 * 1024 * 1024
 """Stored bytes of the row groups that are read as one part, at most (but one row group)."""
 
-SPAN_ROWS = 2_000_000
+SPAN_ROWS = 500_000
 """Rows of such a part, at most (but one row group)."""
 
 MERGE_MESSAGES = 8_192

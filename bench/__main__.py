@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
 
 
 def main() -> int:
-    """Run the benchmarks; the exit code is 1 if one of our own commands failed."""
+    """Run the benchmarks; the exit code is 1 if a command that is not a peer's failed."""
     args = _parser().parse_args()
+    problem = _missing()
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
     plan = Plan(
         only=args.only,
         events=(200_000,) if args.quick and args.events is None else args.events or _EVENTS,
@@ -86,6 +91,16 @@ def _tell(console: Console, key: str, found: Mapping[str, Any]) -> bool:
         text = f"{key}: {entry['name']}: wall {walls} s; CPU {cpu} s; {peak:,.0f} MiB"
         console.print(text, markup=False, highlight=False)
     return failed
+
+
+def _missing() -> str | None:
+    """Say what this machine lacks."""
+    if not Path("/proc/stat").exists():
+        return "processes are measured through /proc: run the benchmarks on Linux"
+    absent = [name for name in ("duckdb", "polars") if find_spec(name) is None]
+    if absent:
+        return f"{' and '.join(absent)} not found: pip install --group bench"
+    return None
 
 
 def machine() -> str:

@@ -47,9 +47,7 @@ def to_rows(letters: Sequence[DeadLetter], row_ids: pa.Array) -> pa.Table:
         pa.array(
             [len(each.payload) if each.size is None else each.size for each in letters], pa.int64()
         ),
-        pa.array(
-            [list(each.attributes.items()) for each in letters], ATTRIBUTES
-        ),
+        pa.array([list(each.attributes.items()) for each in letters], ATTRIBUTES),
         pa.array([each.source for each in letters], pa.string()),
         pa.array([each.step for each in letters], pa.string()),
         pa.array([each.error for each in letters], pa.string()),

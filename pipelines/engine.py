@@ -31,8 +31,10 @@ from pipelines.beam_log import original_error
 
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
 PROCESSES_FROM = 512 * 2**20
-"""Bytes of input that hold the interpreter lock, from which processes pay for what they cost:
-the start of Python and Beam in each (3 s of CPU and more), and all that crosses between them."""
+"""Bytes of input in formats decoded in Python, from which processes are used.
+
+Large enough that their start (1.5 s of CPU each, for Python and Beam) is small beside the
+decoding. Not a measured break-even: with two workers, threads kept both cores busy."""
 
 WORKERS = "workers"
 """Folder in the scratch folder with a file for each worker process: see `pipelines.worker`."""

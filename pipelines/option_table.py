@@ -84,7 +84,13 @@ OPTIONS: tuple[Option, ...] = (
         "FORMAT",
         "strptime format, or s, ms, us, ns for epochs; otherwise ISO 8601 and epochs are seen",
     ),
-    Option("since", _TIMES, "TIME", "leave out events before this time or date"),
+    Option(
+        "since",
+        _TIMES,
+        "TIME",
+        "write only what happened from this time or date on; earlier events count for the state "
+        "of their cases",
+    ),
     Option(
         "until",
         _TIMES,

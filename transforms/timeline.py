@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from schemas.events import TIME
 from transforms.arrays import conform, integers, nulls
 from transforms.hashing import LOW, combine, hash_strings, mix
+from transforms.kernels.segments import list_lengths, sums
 
 Integers = npt.NDArray[np.int64]
 
@@ -93,9 +94,18 @@ def _sorted_index(events: pa.Table, groups: Integers, times: Integers) -> Intege
     return index
 
 
+# What two copies of an event may differ in and outputs show: never where or when they were read.
+_TEXTS = (
+    *("activity", "state", "source_state", "actor", "workflow_group", "model_version"),
+    *("lifecycle", "transaction_id"),
+)
+
+_NUMBERS = ("task", "event", "source_task", "start_time")
+
+
 def _pick(events: pa.Table, rows: Integers) -> pa.Table:
-    wanted = ["event_time", "position", "event_id", "log", "activity", "state", "actor"]
-    wanted += ["attributes", "source_state", "start_time"]
+    wanted = ["event_time", "position", "event_id", "log", "truncated", "attributes"]
+    wanted += [*_TEXTS, *_NUMBERS]
     taken = {
         name: conform(events[name], events.schema.field(name).type).take(pa.array(rows))
         for name in wanted
@@ -106,30 +116,40 @@ def _pick(events: pa.Table, rows: Integers) -> pa.Table:
 
 def _settle(tied: pa.Table, number: Integers) -> Integers:
     """Order rows of equal group and order time by what remains of the sort key."""
+    rows = tied.num_rows
     names = set(tied.column_names)
     event_time = integers(tied["event_time"].combine_chunks())
     ids = hash_strings(tied["event_id"])
-    unlogged = tied["log"].is_null().to_numpy() if "log" in names else np.ones(tied.num_rows, bool)
+    unlogged = tied["log"].is_null().to_numpy() if "log" in names else np.ones(rows, bool)
+    # A log that was cut knows less of its first line than one that was not.
+    cut = (
+        tied["truncated"].fill_null(False).to_numpy()
+        if "truncated" in names
+        else np.zeros(rows, bool)
+    )
     position = (
         integers(tied["position"].combine_chunks())
         if "position" in names
-        else np.zeros(tied.num_rows, np.int64)
+        else np.zeros(rows, np.int64)
     )
-    return np.lexsort((_content(tied), unlogged, ids, position, event_time, number))
+    return np.lexsort((_content(tied), cut, unlogged, ids, position, event_time, number))
 
 
 def _content(rows: pa.Table) -> npt.NDArray[np.uint64]:
     """Hash what rows hold beside their id, to order copies that differ."""
     names = set(rows.column_names)
-    parts = [
-        hash_strings(rows[name].combine_chunks())
-        for name in ("activity", "state", "actor", "source_state")
+    parts = [hash_strings(rows[name].combine_chunks()) for name in _TEXTS if name in names]
+    parts += [
+        integers(rows[name].combine_chunks().cast(pa.int64())).view(np.uint64)
+        for name in _NUMBERS
         if name in names
     ]
-    if "start_time" in names:
-        parts.append(integers(rows["start_time"].combine_chunks()).view(np.uint64))
     if "attributes" in names:
         parts.append(_hash_maps(rows["attributes"].combine_chunks()))
+    if "log" in names:
+        logs = rows["log"].combine_chunks()
+        entries = mix(logs.flatten().to_numpy(zero_copy_only=False))
+        parts.append(sums(entries, list_lengths(logs)))
     return combine(LOW, *parts)
 
 
@@ -138,9 +158,7 @@ def _hash_maps(maps: pa.MapArray) -> npt.NDArray[np.uint64]:
     lengths = pc.fill_null(pc.list_value_length(maps.cast(_ENTRIES)), 0).to_numpy()
     flat = maps.cast(_ENTRIES).flatten()
     entries = mix(hash_strings(flat.field("key")) ^ mix(hash_strings(flat.field("value"))))
-    sums = np.concatenate(([np.uint64(0)], np.cumsum(entries, dtype=np.uint64)))
-    ends = np.cumsum(lengths)
-    return sums[ends] - sums[ends - lengths]
+    return sums(entries, lengths)
 
 
 _ENTRIES = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))

@@ -105,7 +105,8 @@ def test_any_number_of_steps_gives_the_same(
     assert counts["events"] == len(rows)
     parts = ("transitions", "outside", "duplicates", "late")
     assert counts["events"] == sum(counts[part] for part in parts)
-    assert counts["transitions"] == len(whole.append["transitions"])
+    if end == END or not rules.complete_log:  # which keeps back the last one of each case
+        assert counts["transitions"] == len(whole.append["transitions"])
 
 
 @pytest.mark.parametrize("rules", RULES)

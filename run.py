@@ -158,8 +158,9 @@ def command() -> int:
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    if code in (1, 130, 143):
-        # Threads of an engine that was left alone would keep the process.
+    if "apache_beam" in sys.modules:
+        # Everything is written and closed. Threads of an engine may still be there: left alone
+        # they would keep the process, or abort it when the interpreter is taken down.
         os._exit(code)
     return code
 

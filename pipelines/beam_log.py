@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 _ERROR_LINE = re.compile(r"(?P<kind>[A-Za-z_][\w.]*): ?(?P<text>.*)", re.DOTALL)
 _BARE_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Timeout)")
@@ -58,7 +58,14 @@ def quiet_stderr(wanted: bool) -> Iterator[None]:
         yield
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    # Not a generic class at run time before Python 3.11.
+    _Stream = logging.StreamHandler
+
+
+class _Handler(_Stream):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.setFormatter(_Formatter())

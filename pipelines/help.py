@@ -28,8 +28,8 @@ def overview(program: str) -> str:
             f"usage: {program} PIPELINE [options]",
             "",
             *_wrapped(
-                "Understand business processes while they run: columnar Apache Beam pipelines "
-                "over workflow events."
+                "Columnar Apache Beam pipelines that turn workflow events into transitions "
+                "and cases."
             ),
             "",
             "Pipelines",

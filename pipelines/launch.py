@@ -90,14 +90,13 @@ def launch(
         pipeline.build(root, settings, run)
         detached = flags.view_as(StandardOptions).no_wait_until_finish
         job = _Job(root, wait=not detached)
-        try:
-            with (
-                beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose),
-                watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher,
-            ):
-                _await(job, scratch, lambda: watcher.update(progress.read_progress(scratch)))
-        finally:
-            engine.stop_workers(scratch)
+        with beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose):
+            try:
+                with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
+                    _await(job, scratch, lambda: watcher.update(progress.read_progress(scratch)))
+            finally:
+                # Still quiet: the runner's threads complain of workers that are ended.
+                engine.stop_workers(scratch)
         if detached and chosen.mode == "elsewhere":
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
@@ -138,6 +137,12 @@ def make_plan(settings: Settings) -> files.Plan:
     if not plan.files:
         missing = "; ".join(_no_match(pattern) for pattern in settings.input)
         raise RunError(ExitCode.NO_INPUT, missing)
+    if settings.columns:
+        # Columns given by name that the first file lacks are a slip, not bad data.
+        unfit = files.unfit_columns(plan, settings.context())
+        if unfit is not None:
+            given = ",".join(f"{column}={name}" for column, name in settings.columns)
+            raise RunError(ExitCode.USAGE, f"--columns {given} does not fit {unfit}")
     return plan
 
 

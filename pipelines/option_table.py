@@ -99,13 +99,6 @@ OPTIONS: tuple[Option, ...] = (
         "'end' fires all (default: the start of the run)",
     ),
     Option("disorder", _TIMES, "DURATION", "how late a broker's record may be", "30s"),
-    Option(
-        "max_future",
-        _TIMES,
-        "DURATION",
-        "an event further ahead of its record is a dead letter",
-        "1d",
-    ),
     Option("case_retention", _TIMES, "DURATION", "forget a case so long after its end", "30d"),
     Option("idle_retention", _TIMES, "DURATION", "forget an idle case after so long", "365d"),
     Option("shards", _RUNNING, "N", "parts of the fold (default: from the input's size)"),

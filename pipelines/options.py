@@ -73,7 +73,6 @@ class Settings:
         until_us: the input is complete up to here (exclusive); None: every deadline fires.
         started_us: when the run started.
         disorder_ms: how late a record may be, the bound of the watermark.
-        max_future_ms: how far an event may be ahead of its record.
         case_retention_ms: how long the state of a finished case is kept.
         idle_retention_ms: how long the state of an idle case is kept.
         max_dead_letters: more of them fail the run; None: no limit.
@@ -108,7 +107,6 @@ class Settings:
     since_us: int | None = None
     until_us: int | None = None
     disorder_ms: int = 30_000
-    max_future_ms: int = 86_400_000
     case_retention_ms: int = 30 * 86_400_000
     idle_retention_ms: int = 365 * 86_400_000
     max_dead_letters: int | None = None
@@ -291,7 +289,6 @@ class _Reader:
             since_us=since,
             until_us=until,
             disorder_ms=read("disorder", values.duration_ms, default.disorder_ms),
-            max_future_ms=read("max_future", values.duration_ms, default.max_future_ms),
             case_retention_ms=read("case_retention", _retention, default.case_retention_ms),
             idle_retention_ms=read("idle_retention", _retention, default.idle_retention_ms),
             max_dead_letters=dead[0],

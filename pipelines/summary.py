@@ -241,10 +241,8 @@ def _show_dead_letters(screen: Screen, settings: Settings, dead: int) -> None:
         screen.say(Text(f"    {kind.source}", "dim"))
     if len(kinds) > EXAMPLES:
         screen.say(f"  and {counted(len(kinds) - EXAMPLES, 'other kind')} of error")
-    path = f"{settings.output}/dead_letters/*.{settings.output_format}"
-    query = f"SELECT error, message, source FROM '{path}'"
-    quoted = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
-    screen.say(Text(f"  look: duckdb -c {quoted}", "dim"))
+    folder = shlex.quote(settings.output)
+    screen.say(Text(f"  look: python run.py show {folder} --table dead_letters", "dim"))
     screen.say()
 
 

@@ -70,7 +70,9 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
     parts = (folded.parts, dead) | "Gather parts" >> beam.Flatten()
     counts = (decoded[COUNTS], folded[COUNTS]) | "Gather counts" >> beam.Flatten()
     # Only when every part is written: all tables appear together.
-    (parts, counts) | "Commit" >> Commit(run.output, run.tables, about(settings, run))
+    (parts, counts) | "Commit" >> Commit(
+        run.output, run.tables, settings.items, about(settings, run)
+    )
 
 
 def rules(settings: Settings) -> Rules:

@@ -26,6 +26,10 @@ A run writes each table to its own folder: `OUTPUT/<table>/<table>-00003-of-0004
 `.jsonl`, `.csv` (`--output_format`). A row of an *append* table is final; of the rows with one key
 of an *upsert* table, the one with the newest `updated_at` counts.
 
+Where something was read is written as `path:place`; the place is the row of a CSV or Parquet file
+(from 0, header not counted), the byte of a JSON Lines file, the event of an XES file, the document
+of an Imixs file.
+
 `OUTPUT/_run.json` is there if, and only if, the tables beside it are those of one whole run.
 
 | written as | Parquet | JSON Lines | CSV |

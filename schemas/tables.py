@@ -62,7 +62,7 @@ TRANSITIONS = Output(
             _field("source_task", pa.int32(), "numeric id of the state it says it came from"),
             _field("is_start", pa.bool_(), "first of its case; null if earlier ones are not known"),
             _field("is_end", pa.bool_(), "the case ends with it", False),
-            _field("verdict", NAME, "allowed, illegal, or unknown (no model)", False),
+            _field("verdict", NAME, "what the model says; unknown, as none is read", False),
             _field(
                 "gap", pa.bool_(), "it came from a state where the case was not last seen", False
             ),
@@ -154,7 +154,7 @@ DEAD_LETTERS = Output(
             _field("payload", pa.binary(), "the original bytes, at most 64 KiB of them", False),
             _field("payload_size", pa.int64(), "size of the original in bytes, if known"),
             _field("attributes", ATTRIBUTES, "format, and the message's own attributes"),
-            _field("source", pa.string(), "where it was read: file:line, topic/partition/offset"),
+            _field("source", pa.string(), "where it was read, as `path:place`"),
             _field("step", pa.string(), "the step that refused it", False),
             _field("error", pa.string(), "class of the error", False),
             _field("message", pa.string(), "what is wrong with it", False),

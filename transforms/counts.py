@@ -17,12 +17,14 @@ EVENTS = ("transitions", "duplicates", "late", "rejected", "outside")
 QUALITY = ("gaps", "ties", "reversals")
 WARNING = "warning:"
 """Prefix of a count whose name is a sentence for the user."""
+ITEM = "item:"
+"""Prefix of a count that says that a business item was found."""
 
 
 def counted(namespace: type, counts: Mapping[str, int]) -> Iterator[Count]:
     """Yield the counts that are not zero, and add them to Beam's counters."""
     for name, number in counts.items():
         if number:
-            if not name.startswith(WARNING):
+            if not name.startswith((WARNING, ITEM)):
                 Metrics.counter(namespace, name).inc(number)
             yield name, number

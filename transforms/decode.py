@@ -14,7 +14,9 @@ import apache_beam as beam
 import pyarrow as pa
 
 from schemas.dead_letters import DeadLetter, to_rows
-from transforms.counts import WARNING, counted
+from schemas.events import ATTRIBUTES
+from transforms.arrays import conform
+from transforms.counts import ITEM, WARNING, counted
 from transforms.exchange import Exchange
 from transforms.formats.base import Context, Decoded, Failure
 from transforms.hashing import identify
@@ -68,6 +70,7 @@ class _DecodeUnit(beam.DoFn):
         unit = Unit.from_bytes(element)
         share = sum(part[1] for part in unit.parts)
         counts: Counter[str] = Counter()
+        seen: set[str] = set()
         waiting: list[pa.Table] = []
         size = reported = 0
         for decoded in read_unit(unit, step.context):
@@ -75,6 +78,7 @@ class _DecodeUnit(beam.DoFn):
             if decoded.failures:
                 yield beam.pvalue.TaggedOutput(DEAD, self._dead(unit.number, decoded.failures))
             if decoded.events.num_rows:
+                seen.update(_items(decoded.events) if step.context.items else ())
                 waiting.append(decoded.events)
                 size += decoded.events.nbytes
             # Bytes are reported as a share of the unit: where a reader stands, only it knows.
@@ -92,6 +96,7 @@ class _DecodeUnit(beam.DoFn):
         if waiting:
             yield from self._split(waiting)
         report(step.scratch, bytes=share - reported, flush=True)
+        counts.update({ITEM + name: 1 for name in seen})
         for count in counted(DecodeFiles, counts):
             yield beam.pvalue.TaggedOutput(COUNTS, count)
 
@@ -107,6 +112,13 @@ class _DecodeUnit(beam.DoFn):
         if step.masking is not None:
             failures = [mask_failure(each, step.masking) for each in failures]
         return unit, step.exchange.write([dead_letters(failures, "decode")])[0]
+
+
+def _items(events: pa.Table) -> list[str]:
+    """Return the names of the business items that some event has."""
+    maps = conform(events["attributes"], ATTRIBUTES)
+    names: list[str] = maps.keys.unique().to_pylist() if len(maps) > maps.null_count else []
+    return names
 
 
 def dead_letters(failures: Iterable[Failure], step: str) -> pa.Table:

@@ -187,7 +187,7 @@ def test_rows_are_refused_for_the_first_reason() -> None:
         (5, "BadTime"),
         (6, "BadValue"),
     ]
-    assert refused[2].message == "event_time 'never' is not a time"
+    assert refused[2].message.startswith("event_time 'never' is not a time; --time_format")
     assert refused[5].message == "task 'y' is not a number of 32 bits"
 
 

@@ -213,6 +213,8 @@ def running(folder: Path, behaviour: str, *arguments: str) -> Iterator[subproces
     """Start the small pipeline as a user would, and wait until it is busy."""
     command = [sys.executable, "-m", "tests.pipelines.small", behaviour]
     command += ["--input", f"{folder}/in/*.csv", "--output", f"{folder}/out", "--workers", "2"]
+    # On a busy machine the start takes so long that there would be a line of progress.
+    command += ["--progress", "off"]
     process = subprocess.Popen(
         [*command, *arguments], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -65,7 +65,7 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         *("--items", "amount, region,amount", "--timezone", "Europe/Berlin"),
         *("--time_format", "%d.%m.%Y %H:%M", "--delimiter", "\\t", "--encoding", "latin1"),
         *("--end_states", "1900,2900", "--complete_log", "--since", "2024-03-01"),
-        *("--until", "2024-04-01T00:00:00.25+01:00", "--disorder", "500ms", "--max_future", "2h"),
+        *("--until", "2024-04-01T00:00:00.25+01:00", "--disorder", "500ms"),
         *("--case_retention", "1.5d", "--idle_retention", "5m", "--max_dead_letters", "0.5%"),
         *("--mask", "actor,region", "--mask_key", f"file:{key}", "--shards", "8"),
         *("--max_message_bytes", "1GiB", "--workers", "3", "--explain_plan", "--quiet"),
@@ -83,7 +83,7 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Midnight in Berlin is 23:00 UTC; both times are before the change to summer time in UTC+2.
     assert values.time_text(found.since_us or 0) == "2024-02-29T23:00:00Z"
     assert values.time_text(found.until_us or 0) == "2024-03-31T23:00:00.250000Z"
-    assert (found.disorder_ms, found.max_future_ms) == (500, 7_200_000)
+    assert found.disorder_ms == 500
     assert (found.case_retention_ms, found.idle_retention_ms) == (DAY * 3 // 2, 300_000)
     assert (found.max_dead_letters, found.max_dead_percent) == (None, 0.5)
     assert found.mask == ("actor", "region")
@@ -103,7 +103,7 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_has_a_setting() -> None:
     known = set(Settings.__dataclass_fields__)
     renamed = {"since": "since_us", "until": "until_us", "disorder": "disorder_ms"}
-    renamed |= {n: f"{n}_ms" for n in ("max_future", "case_retention", "idle_retention")}
+    renamed |= {n: f"{n}_ms" for n in ("case_retention", "idle_retention")}
     assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []
 
 
@@ -204,7 +204,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
         ["--since 2024-02-01T00:00:00Z is not before --until 2024-01-01T00:00:00Z"],
     ),
     (["--disorder", "30"], ["--disorder '30'", "add its unit, such as 30s"]),
-    (["--max_future", "1w"], ["--max_future '1w'", "500ms, 30s, 5m, 2h or 30d"]),
+    (["--disorder", "1w"], ["--disorder '1w'", "500ms, 30s, 5m, 2h or 30d"]),
     (["--case_retention", "0s"], ["--case_retention '0s' is too short"]),
     (["--idle_retention", "999999d"], ["--idle_retention '999999d'", "36500d"]),
     (["--max_dead_letters", "few"], ["--max_dead_letters 'few'", "100 nor a share like 0.5%"]),

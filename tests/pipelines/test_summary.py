@@ -166,7 +166,7 @@ def test_dead_letters_are_told_by_kind(
         "    some/long/path/of/a/folder/file.jsonl:0",
         "  BadTime 3: line 0 is no object",
         "    some/long/path/of/a/folder/file.jsonl:0",
-        f"  look: duckdb -c \"SELECT error, message, source FROM '{folder}/*.{file_format}'\"",
+        f"  look: python run.py show {tmp_path} --table dead_letters",
     ]
 
 

@@ -485,6 +485,21 @@ class TestBadInput:
         assert words in line
         assert not (tmp_path / "out" / "_run.json").exists()
 
+    def test_columns_that_the_first_file_lacks_are_an_error_before_anything_starts(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "log.csv").write_bytes(as_csv(log()))
+        arguments = ["--input", str(tmp_path / "log.csv"), "--output", str(tmp_path / "out")]
+        assert run.main(["transitions", *arguments, "--columns", "case_id=Ordr"]) == 2
+        error = capfd.readouterr().err
+        assert "case_id=Ordr" in error
+        assert "it has: case_id, activity" in error
+        assert not (tmp_path / "out").exists()
+
+    def test_items_that_no_event_has_are_a_warning(self, good: Path, tmp_path: Path) -> None:
+        manifest = transitions(good / "*", tmp_path / "out", "--items", "amount,amuont")
+        assert manifest["warnings"] == ["--items amuont: no event has it"]
+
     def test_too_many_dead_letters_fail_the_run(self, good: Path, tmp_path: Path) -> None:
         (good / "bad.jsonl").write_bytes(b"{\n{\n{\n" + as_json_lines(log(2)))
         arguments = ["transitions", "--input", str(good / "*"), "--output", str(tmp_path / "out")]

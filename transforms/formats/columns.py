@@ -60,6 +60,9 @@ An optional column has only names that can hardly mean anything else: a wrong gu
 """
 
 
+NO_COLUMN = "no column for"
+
+
 class UnknownColumns(ValueError):
     """A file lacks columns that events need, or that `--columns` names.
 
@@ -74,7 +77,7 @@ class UnknownColumns(ValueError):
         shown = ", ".join(self.names[:30]) + (", ..." if len(self.names) > 30 else "")
         fix = ",".join(f"{column}=..." for column in self.missing)
         super().__init__(
-            f"{path}: no column for {', '.join(self.missing)}; it has: {shown}; use --columns {fix}"
+            f"{path}: {NO_COLUMN} {', '.join(self.missing)}; it has: {shown}; use --columns {fix}"
         )
 
 
@@ -221,6 +224,9 @@ def build_events(
                 shown = "" if values is None else str(values[row].as_py())[:100]
                 refused[row] = Refusal(row, error, message.format(shown))
 
+    given = context.time_format
+    hint = f" in the form {given}" if given else "; --time_format says how it is written"
+    hint = hint.replace("{", "{{").replace("}", "}}")
     cases, no_case = _required_text(found.get("case_id"), rows)
     refuse(no_case, "MissingCaseId", "no case id")
     columns["case_id"] = cases
@@ -236,7 +242,7 @@ def build_events(
             absent = _absent(raw)
             if column == "event_time":
                 refuse(unread & absent, "MissingTime", "no event time")
-            refuse(unread & ~absent, "BadTime", f"{column} '{{}}' is not a time", raw)
+            refuse(unread & ~absent, "BadTime", f"{column} '{{}}' is not a time{hint}", raw)
     activities, no_activity = _required_text(found.get("activity"), rows)
     refuse(no_activity, "MissingActivity", "no activity")
     columns["activity"] = activities

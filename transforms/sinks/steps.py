@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from schemas.tables import TABLES, Output
-from transforms.counts import EVENTS, MESSAGES, QUALITY, WARNING, Count
+from transforms.counts import EVENTS, ITEM, MESSAGES, QUALITY, WARNING, Count
 from transforms.exchange import fetch, with_schema
 from transforms.sinks.commit import Run, part_name
 
@@ -80,11 +80,13 @@ class Commit(beam.PTransform):
     Attributes:
         run: what is committed.
         tables: the tables of the pipeline; those without parts become empty ones.
+        items: the business items asked for; those that no event has are warned of.
         about: what the manifest says beside counts and tables.
     """
 
     run: Run
     tables: tuple[str, ...]
+    items: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
@@ -112,7 +114,7 @@ class _Commit(beam.DoFn):
             rows[table] += count
         manifest = {
             **step.about,
-            **summarise(dict(counts)),
+            **summarise(dict(counts), step.items),
             "tables": {
                 name: {"rows": rows[name], "files": max(1, len(files[name]))}
                 for name in step.tables
@@ -121,11 +123,15 @@ class _Commit(beam.DoFn):
         step.run.commit(manifest, files, TABLES)
 
 
-def summarise(counts: Mapping[str, int]) -> dict[str, Any]:
+def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[str, Any]:
     """Arrange a run's counts as the manifest has them: the laws, quality, warnings."""
     messages = {name: counts.get(name, 0) for name in MESSAGES}
     events = {name: counts.get(name, 0) for name in EVENTS}
     warnings = sorted(name[len(WARNING) :] for name in counts if name.startswith(WARNING))
+    if events["transitions"]:
+        found = {name[len(ITEM) :].lower() for name in counts if name.startswith(ITEM)}
+        missing = [item for item in items if item.lower() not in found]
+        warnings += [f"--items {item}: no event has it" for item in missing]
     empty = [each for each in warnings if each.endswith(EMPTY)]
     if len(empty) > 3:
         rest = [each for each in warnings if not each.endswith(EMPTY)]

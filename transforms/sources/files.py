@@ -35,6 +35,7 @@ from transforms.formats.base import (
     InputFile,
     Span,
 )
+from transforms.formats.columns import NO_COLUMN
 
 HEAD = 64 * 1024
 LARGE = 8 * 1024 * 1024
@@ -151,6 +152,15 @@ def plan(
         shards=shards,
         warnings=(),
     )
+
+
+def unfit_columns(found: Plan, context: Context) -> str | None:
+    """Say what the first file lacks if the given columns do not fit it at all, else None."""
+    first = Unit(0, found.units[0].parts[:1])
+    decoded = next(iter(read_unit(first, context)), None)
+    if decoded is None or decoded.events.num_rows:
+        return None
+    return next((each for each in decoded.warnings if NO_COLUMN in each), None)
 
 
 def match(patterns: Sequence[str]) -> list[Matched]:

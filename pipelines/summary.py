@@ -250,7 +250,9 @@ def show_plan(
     screen: Screen, pipeline: Pipeline, settings: Settings, plan: Plan, engine: Engine
 ) -> None:
     """Print what a run would do."""
-    names = [str(getattr(file, "path", file)) for file in plan.files[:FIRST_NAMES]]
+    from transforms.sources.files import shown  # noqa: PLC0415 (Beam: not for --help)
+
+    names = [shown(file.path) for file in plan.files[:FIRST_NAMES]]
     screen.say(f"pipeline  {pipeline.name}: {pipeline.title}")
     screen.say(f"input     {counted(len(plan.files), 'file')}, {size_text(plan.bytes)}")
     for name, (count, size) in plan.formats.items():

@@ -96,6 +96,19 @@ def about(settings: Settings, run: RunContext) -> dict[str, Any]:
         "started": time_text(settings.started_us),
         "until": "end" if settings.until_us is None else time_text(settings.until_us),
         "shards": run.plan.shards,
-        "options": list(settings.arguments),
+        "options": list(settings.arguments) if not settings.mask else _without_paths(settings),
         "input": {"files": len(run.plan.files), "bytes": run.plan.bytes},
     }
+
+
+def _without_paths(settings: Settings) -> list[str]:
+    """Return the options without the input's paths: they may name cases."""
+    kept: list[str] = []
+    hidden = False
+    for argument in settings.arguments:
+        if argument.startswith("--"):
+            hidden = argument == "--input"
+            kept.append("--input=..." if argument.startswith("--input=") else argument)
+        else:
+            kept.append("..." if hidden else argument)
+    return kept

@@ -27,6 +27,8 @@ from transforms.sources.files import Unit, read_unit
 BATCH_BYTES = 48 * 1024 * 1024
 """Events wait for each other until they take this much memory, so that shards get large pieces."""
 
+WITHHELD = "warnings are withheld because of --mask; run without it to see them"
+
 DEAD = "dead_letters"
 COUNTS = "counts"
 
@@ -74,7 +76,7 @@ class _DecodeUnit(beam.DoFn):
         waiting: list[pa.Table] = []
         size = reported = 0
         for decoded in read_unit(unit, step.context):
-            counts.update(_counts(decoded))
+            counts.update(_counts(decoded, step.masking is not None))
             if decoded.failures:
                 yield beam.pvalue.TaggedOutput(DEAD, self._dead(unit.number, decoded.failures))
             if decoded.events.num_rows:
@@ -136,7 +138,9 @@ def dead_letters(failures: Iterable[Failure], step: str) -> pa.Table:
     return to_rows(letters, identify(texts, []))
 
 
-def _counts(decoded: Decoded) -> dict[str, int]:
+def _counts(decoded: Decoded, masked: bool) -> dict[str, int]:
+    # A warning may hold what is to be hidden: a case in a file's name, a row taken for a header.
+    warnings = {WITHHELD} if masked and decoded.warnings else set(decoded.warnings)
     return {
         "messages": decoded.received,
         "decoded": decoded.decoded,
@@ -144,5 +148,5 @@ def _counts(decoded: Decoded) -> dict[str, int]:
         "dead": decoded.dead,
         "rejected": decoded.rejected,
         "events": decoded.events.num_rows + decoded.rejected,
-        **{WARNING + sentence: 1 for sentence in decoded.warnings},
+        **{WARNING + sentence: 1 for sentence in warnings},
     }

@@ -347,7 +347,7 @@ def python(
 
 
 IMPORTS = (
-    "import sys, run; code = run.main(sys.argv[1:]); print('apache_beam' in sys.modules, code)"
+    "import sys, run; code = run.main(sys.argv[1:]); print('apache_beam' in sys.modules, int(code))"
 )
 
 

@@ -567,14 +567,19 @@ def test_masked_values_are_nowhere_in_the_output(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("0123456789abcdef0123")
     bad = b'{"case_id": "anna@example.org", "activity": "x", "event_time": "never"}\n'
     (tmp_path / "log.jsonl").write_bytes(as_json_lines(log()) + bad)
-    transitions(
-        tmp_path / "log.jsonl",
+    # Warnings name files, and what is taken for a header: they may hold what is hidden.
+    (tmp_path / "ben@example.org.jsonl").write_bytes(b"")
+    (tmp_path / "rows.csv").write_text("anna@example.org,1\nben@example.org,2\n")
+    manifest = transitions(
+        tmp_path / "*[gv]*",
         tmp_path / "out",
         *("--items", "amount", "--mask", "actor,amount", "--mask_key", f"file:{tmp_path}/key"),
         *("--output_format", "jsonl"),
     )
     written = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*.jsonl"))
     assert b"create" in written
+    written += (tmp_path / "out" / "_run.json").read_bytes()
+    assert len(manifest["warnings"]) == 1
     assert b"@example.org" not in written
     import base64  # noqa: PLC0415
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,34 @@ def test_an_empty_file_is_a_warning(tmp_path: Path, content: bytes) -> None:
     found = list(read_unit(unit, Context()))
     assert [w for d in found for w in d.warnings] == [f"{tmp_path}/empty is empty"]
     assert sum(d.dead + d.decoded + d.skipped for d in found) == 0
+
+
+def test_a_name_that_is_not_text_is_read_and_shown_escaped(tmp_path: Path) -> None:
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.jsonl")
+    with open(name, "wb") as file:
+        file.write(line(1))
+    found = plan([f"{tmp_path}/*"], "auto", Context())
+    assert events_of(found) == [(f"{tmp_path}/caf\\xe9.jsonl", 0)]
+
+
+@pytest.mark.parametrize("format_name", ["auto", "json_lines", "csv", "xes", "parquet"])
+def test_a_file_that_cannot_be_opened_is_one_dead_letter(
+    tmp_path: Path, format_name: str
+) -> None:
+    write(tmp_path / "1.jsonl", 3)
+    found = plan([f"{tmp_path}/*"], format_name, Context())
+    (tmp_path / "1.jsonl").unlink()  # as if forbidden: root may read everything
+    (unit,) = found.units
+    (decoded,) = read_unit(unit, Context())
+    assert [failure.error for failure in decoded.failures] == ["UnreadableFile"]
+    assert "No such file" in decoded.failures[0].message
+
+
+def test_folders_that_are_not_read_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "1.jsonl", 1)
+    write(tmp_path / "elsewhere" / "2.jsonl", 1)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    found = plan([f"{tmp_path}/in/**"], "auto", Context())
+    (warning,) = found.warnings
+    assert warning.startswith(f"{tmp_path}/in/link is a link to a folder, not followed")
+    assert plan([f"{tmp_path}/in/*"], "auto", Context()).warnings == ()

@@ -57,12 +57,14 @@ class InputFile:
         size: bytes as stored, -1 if unknown.
         opener: opens the decompressed bytes; seekable if the file is not compressed.
         compressed: whether `size` and offsets are those of a compressed file.
+        raw: opens the bytes as stored.
     """
 
     path: str
     size: int
     opener: Callable[[], BinaryIO]
     compressed: bool = False
+    raw: Callable[[], BinaryIO] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import zlib
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-import orjson
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -89,13 +89,13 @@ class Unit:
     parts: tuple[tuple[str, int, str, int, int | None], ...]
 
     def to_bytes(self) -> bytes:
-        """Write as JSON, to cross between workers."""
-        return orjson.dumps([self.number, self.parts])
+        """Write as JSON, to cross between workers; a name need not be UTF-8."""
+        return json.dumps([self.number, self.parts]).encode()
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Unit:
         """Read what `to_bytes` wrote."""
-        number, parts = orjson.loads(text)
+        number, parts = json.loads(text)
         return cls(number, tuple((p, s, f, a, b) for p, s, f, a, b in parts))
 
 
@@ -150,7 +150,7 @@ def plan(
         formats={name: (files, size) for name, (files, size) in sorted(by_format.items())},
         units=tuple(_units(parts, total)),
         shards=shards,
-        warnings=(),
+        warnings=tuple(_unseen(patterns)),
     )
 
 
@@ -171,6 +171,22 @@ def match(patterns: Sequence[str]) -> list[Matched]:
             sizes[found.path] = found.size_in_bytes
     files = (Matched(path, size) for path, size in sorted(sizes.items()))
     return [file for file in files if "://" in file.path or os.path.isfile(file.path)]
+
+
+def _unseen(patterns: Sequence[str]) -> Iterator[str]:
+    """Say which folders a pattern reaches into but cannot be read, or are links."""
+    for pattern in patterns:
+        root, deep, _ = pattern.partition("**")
+        if "://" in pattern or not deep or any(c in root for c in "*?["):
+            continue
+        unreadable: list[OSError] = []
+        for folder, names, _ in os.walk(root or ".", onerror=unreadable.append):
+            for name in names:
+                path = os.path.join(folder, name)
+                if os.path.islink(path):
+                    yield f"{shown(path)} is a link to a folder, not followed; name it by --input"
+        for error in unreadable:
+            yield f"{shown(str(error.filename))} can't be read: {error.strerror}"
 
 
 Part = tuple[str, int, str, int, "int | None"]
@@ -260,7 +276,12 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
         raw = _open_raw(path)
         return raw if unpacker is None else unpacker(raw)
 
-    return InputFile(path, size, opener, compressed=unpacker is not None), head
+    return InputFile(shown(path), size, opener, unpacker is not None, lambda: _open_raw(path)), head
+
+
+def shown(path: str) -> str:
+    """Return a path as text: a file's name may hold bytes that are none."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _open_raw(path: str) -> BinaryIO:
@@ -277,12 +298,21 @@ def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
     for path, size, name, start, end in unit.parts:
         file, head = open_file(path, size)
         found = registry.get(name) if name else registry.detect(head, path)
-        if found is None:
+        if found is None or (not head and size != 0 and _is_closed(file)):
             yield _unreadable(file, head)
         else:
             work.setdefault(found.name, []).append((file, Span(start, end)))
     for name, parts in work.items():
         yield from registry.get(name).read(parts, context)
+
+
+def _is_closed(file: InputFile) -> bool:
+    """Say whether a file cannot be opened at all: no permission, or gone since it was matched."""
+    try:
+        file.opener().close()
+    except OSError:
+        return True
+    return False
 
 
 def _unreadable(file: InputFile, head: bytes) -> Decoded:
@@ -300,9 +330,9 @@ def _unreadable(file: InputFile, head: bytes) -> Decoded:
     except _UNREADABLE as reason:
         error, message = "UnreadableFile", " ".join(str(reason).split())
     try:
-        with _open_raw(file.path) as raw:
+        with (file.raw or file.opener)() as raw:
             original = raw.read(MAX_PAYLOAD)
-    except OSError:
+    except _UNREADABLE:
         original = b""
     failure = Failure(original, file.path, error, message, {}, max(file.size, 0))
     return Decoded(empty_events(), [failure], dead=1)

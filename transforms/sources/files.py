@@ -289,7 +289,8 @@ def _open_raw(path: str) -> BinaryIO:
         return cast(
             BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
         )
-    return open(path, "rb")
+    # Opened by bytes a file is not taken by its name again, which Arrow would want as UTF-8.
+    return open(path if path.isprintable() else os.fsencode(path), "rb")
 
 
 def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:

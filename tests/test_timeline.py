@@ -113,3 +113,14 @@ def test_the_copy_that_ends_its_snapshot_comes_first() -> None:
     last_line = dict(row, actor="anna", log=[1], attributes=[("amount", "1")])
     for rows in ([plain_copy, last_line], [last_line, plain_copy]):
         assert arrange(table(rows), "case_id", D)["actor"].to_pylist() == ["anna", None]
+
+
+def test_the_order_of_two_copies_does_not_depend_on_other_rows() -> None:
+    row = {"case_id": "a", "activity": "x", "event_time": START, "event_id": "1"}
+    for amounts in (("1", "2"), ("3", "4"), ("5", "6"), ("7", "8")):
+        copies = [dict(row, attributes=[("amount", a)]) for a in amounts]
+        other = dict(row, case_id="b", actor="anna", workflow_group="Order", log=[1], task=3)
+        alone = arrange(table(copies), "case_id", D)["attributes"].to_pylist()
+        beside = arrange(table([*copies, other]), "case_id", D)
+        both = [r["attributes"] for r in beside.to_pylist() if r["case_id"] == "a"]
+        assert both == alone

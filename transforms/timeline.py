@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.events import TIME
+from schemas.events import ATTRIBUTES, EVENT_SCHEMA, TIME
 from transforms.arrays import conform, integers, nulls
 from transforms.hashing import LOW, combine, hash_strings, mix
 from transforms.kernels.segments import list_lengths, sums
@@ -136,21 +136,26 @@ def _settle(tied: pa.Table, number: Integers) -> Integers:
 
 
 def _content(rows: pa.Table) -> npt.NDArray[np.uint64]:
-    """Hash what rows hold beside their id, to order copies that differ."""
-    names = set(rows.column_names)
-    parts = [hash_strings(rows[name].combine_chunks()) for name in _TEXTS if name in names]
-    parts += [
-        integers(rows[name].combine_chunks().cast(pa.int64())).view(np.uint64)
-        for name in _NUMBERS
-        if name in names
-    ]
-    if "attributes" in names:
-        parts.append(_hash_maps(rows["attributes"].combine_chunks()))
-    if "log" in names:
-        logs = rows["log"].combine_chunks()
-        entries = mix(logs.flatten().to_numpy(zero_copy_only=False))
-        parts.append(sums(entries, list_lengths(logs)))
+    """Hash what rows hold beside their id, to order copies that differ.
+
+    A column that is missing counts as one of nulls: the order of two rows must not depend on
+    which others stand beside them.
+    """
+    n = rows.num_rows
+    parts = [hash_strings(_column(rows, name, pa.string())) for name in _TEXTS]
+    parts += [integers(_column(rows, name, pa.int64())).view(np.uint64) for name in _NUMBERS]
+    parts.append(_hash_maps(_column(rows, "attributes", ATTRIBUTES)))
+    logs = _column(rows, "log", EVENT_SCHEMA.field("log").type)
+    entries = mix(logs.flatten().to_numpy(zero_copy_only=False))
+    parts.append(sums(entries, list_lengths(logs)) if n else np.empty(0, np.uint64))
     return combine(LOW, *parts)
+
+
+def _column(rows: pa.Table, name: str, type_: pa.DataType) -> pa.Array:
+    if name not in rows.column_names:
+        return pa.nulls(rows.num_rows, type_)
+    column = rows[name].combine_chunks()
+    return column if pa.types.is_dictionary(column.type) else column.cast(type_)
 
 
 def _hash_maps(maps: pa.MapArray) -> npt.NDArray[np.uint64]:

@@ -155,7 +155,15 @@ def _terminate(*_: Any) -> NoReturn:
 def command() -> int:
     """Run the command line of this process, for `sys.exit`."""
     signal.signal(signal.SIGTERM, _terminate)
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt as stopped:
+        # So early, or so late, that `main` could not say so.
+        from pipelines.exit_codes import ExitCode, Terminated  # noqa: PLC0415
+
+        ended = isinstance(stopped, Terminated)
+        print(f"error: {'terminated' if ended else 'interrupted'}", file=sys.stderr)
+        code = ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
     if "apache_beam" in sys.modules:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 _ERROR_LINE = re.compile(r"(?P<kind>[A-Za-z_][\w.]*): ?(?P<text>.*)", re.DOTALL)
 _BARE_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Timeout)")
 _STEP = re.compile(r"\s*\[while running '(?P<step>[^']*)'\]")
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 _NUMBERED = re.compile(r"-ptransform-\d+$")
 
 
@@ -94,6 +95,12 @@ class Trouble:
     kind: str
     text: str
     step: str | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The operating system's number of the error (`errno`), if it has one."""
+        match = _NUMBER.match(self.text)
+        return int(match[1]) if match else None
 
     def __str__(self) -> str:
         place = f" (in step '{self.step}')" if self.step else ""

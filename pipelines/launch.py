@@ -7,8 +7,10 @@ progress is shown and Ctrl-C is heard. A run that fails leaves the output as it 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import secrets
 import shutil
 import threading
@@ -38,6 +40,13 @@ from transforms.sinks.commit import MANIFEST, OutputError, Run
 from transforms.sinks.store import open_store
 from transforms.sinks.tables import FileFormat
 from transforms.sources import files
+
+NO_ROOM = {
+    errno.ENOSPC: "; make room on that disk, or give an --output on a larger one",
+    errno.EDQUOT: "; make room in your quota, or give an --output on another disk",
+    errno.EROFS: "; give an --output on a disk that can be written",
+}
+"""What the disk of the output says when nothing more can be written, and how to put it right."""
 
 POLL_S = 0.1
 ABORTS = 5
@@ -151,7 +160,7 @@ def _no_match(pattern: str) -> str:
     if "://" in pattern:
         return text
     fixed = Path(pattern)
-    while any(c in str(fixed) for c in "*?[") or not fixed.exists():
+    while any(c in str(fixed) for c in "*?[") or not os.path.exists(fixed):
         missing, fixed = fixed, fixed.parent
         if fixed == missing:
             return text
@@ -181,15 +190,23 @@ def hold_output(pipeline: Pipeline, settings: Settings, run_id: str) -> Iterator
             run_id,
         )
     except OutputError as error:
+        _remove_empty(made)
         raise RunError(ExitCode.OUTPUT, f"--output: {_one_line(error)}") from None
     try:
         yield sink
-    except BaseException:
+    except BaseException as error:
         _abort(sink)
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(made)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            text = f"--output: {_one_line(error)}{NO_ROOM[error.errno]}"
+            raise RunError(ExitCode.OUTPUT, text) from error
         raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _abort(sink: Run) -> None:
@@ -206,7 +223,8 @@ def _abort(sink: Run) -> None:
 def _missing_folders(folder: Path) -> list[Path]:
     """Return the folders that have to be made, the deepest first."""
     missing = []
-    while not folder.exists() and folder != folder.parent:
+    # Path.exists raises an error for a name that is too long.
+    while not os.path.exists(folder) and folder != folder.parent:
         missing.append(folder)
         folder = folder.parent
     return missing
@@ -285,11 +303,10 @@ def _await(job: _Job, scratch: str, watcher: Callable[[], None]) -> None:
         raise job.error
     if job.error is not None:
         trouble = beam_log.original_error(job.error)
-        raise RunError(_code_of(trouble), f"{trouble}", traceback=True) from job.error
-
-
-def _code_of(trouble: beam_log.Trouble) -> ExitCode:
-    return ExitCode.OUTPUT if trouble.kind == "OutputError" else ExitCode.FAILED
+        if trouble.kind == "OutputError" or trouble.number in NO_ROOM:
+            text = NO_ROOM.get(trouble.number or 0, "")
+            raise RunError(ExitCode.OUTPUT, f"{trouble}{text}", traceback=True) from job.error
+        raise RunError(ExitCode.FAILED, f"{trouble}", traceback=True) from job.error
 
 
 def read_manifest(output: str, run_id: str) -> dict[str, Any]:

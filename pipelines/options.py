@@ -35,6 +35,7 @@ OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
 MAX_SHARDS = 4096
 MAX_WORKERS = 1024
 LEAST_MASK_KEY = 16
+LARGEST_MASK_KEY = 64 * 2**10
 LARGEST_MESSAGE = 2**31 - 2**20
 """Arrow's string offsets are 32 bits wide: a longer text would not fit in a column."""
 
@@ -325,7 +326,10 @@ class _Reader:
         missing = missing_client(output)
         if missing:
             self.problems.append(f"--output '{output}' {missing}")
+        from transforms.sinks.commit import MANIFEST  # noqa: PLC0415 (pyarrow: not for --help)
+
         written = [f"{output}/{table}/part.{output_format}" for table in pipeline.tables]
+        written.append(f"{output}/{MANIFEST}")
         inside = [p for p in patterns if any(matches(p, path) for path in written)]
         if inside:
             self.problems.append(
@@ -408,12 +412,15 @@ def _key(text: str) -> bytes:
     elif kind == "file" and name:
         try:
             with open(os.path.expanduser(name), "rb") as file:
-                key = file.read().rstrip(b"\r\n")
+                key = file.read(LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
         except OSError as error:
             reason = f"can't be read: {error.strerror}"
             raise BadValue(reason) from None
     else:
         reason = "is not file:PATH or env:NAME; a key never stands on the command line itself"
+        raise BadValue(reason)
+    if len(key) > LARGEST_MASK_KEY:
+        reason = f"holds more than {values.size_text(LARGEST_MASK_KEY)}; give the key alone"
         raise BadValue(reason)
     if len(key) < LEAST_MASK_KEY:
         reason = f"holds {len(key)} bytes; a key has at least {LEAST_MASK_KEY}"

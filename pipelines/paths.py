@@ -70,11 +70,52 @@ def local_path(text: str) -> str:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Say whether a glob, with `**` over any number of folders, matches a path."""
-    if "://" not in pattern and "://" not in path:
-        pattern, path = os.path.abspath(pattern), os.path.abspath(path)
-    wanted = re.escape(pattern).replace(r"/\*\*/", "/(?:.*/)?")
-    for glob_, expression in ((r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
-        wanted = wanted.replace(glob_, expression)
-    wanted = re.sub(r"\\\[(.+?)\\\]", r"[\1]", wanted)
-    return re.fullmatch(wanted, path, re.DOTALL) is not None
+    """Say whether a glob, with `**` over any number of folders, matches a path.
+
+    On this machine also where one of them goes through a symbolic link.
+    """
+    if "://" in pattern or "://" in path:
+        return _matches(pattern, path)
+    pattern, path = os.path.abspath(pattern), os.path.abspath(path)
+    return _matches(pattern, path) or _matches(_real_pattern(pattern), os.path.realpath(path))
+
+
+def _matches(pattern: str, path: str) -> bool:
+    try:
+        return re.fullmatch(_expression(pattern), path, re.DOTALL) is not None
+    except re.error:
+        return False  # Such as [z-a], which no file matches.
+
+
+def _real_pattern(pattern: str) -> str:
+    """Follow the links in the part of a pattern that comes before its first wildcard."""
+    names = pattern.split("/")
+    fixed = []
+    for name in names:
+        # As glob.escape wrote it.
+        literal = re.sub(r"\[([*?[])\]", r"\1", name)
+        if glob.has_magic(name) and glob.escape(literal) != name:
+            break
+        fixed.append(literal)
+    real = os.path.realpath("/".join(fixed) or "/")
+    return "/".join([glob.escape(real).rstrip("/"), *names[len(fixed) :]])
+
+
+_TOKEN = re.compile(r"/\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_WILD = {"/**/": "/(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _expression(pattern: str) -> str:
+    """Return a glob as a regular expression."""
+    return "".join(_WILD.get(token) or _one(token) for token in _TOKEN.findall(pattern))
+
+
+def _one(token: str) -> str:
+    """Return a character, or a set of characters such as `[a-z]` or `[!?*]`."""
+    if len(token) == 1:
+        return re.escape(token)
+    inner = token[1:-1]
+    negated, inner = ("^", inner[1:]) if inner.startswith("!") else ("", inner)
+    # All that has a meaning within a set but the dash of a range, which globs have too.
+    inner = re.sub(r"--|[\\\[\]^&~|]", lambda found: re.escape(found[0]), inner)
+    return f"[{negated}{inner}]"

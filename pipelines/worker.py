@@ -5,10 +5,14 @@ first, is killed by Ctrl-C with a stack trace, and outlives a parent that was ki
 Started by path, as `python .../pipelines/worker.py FOLDER`, this one does not. While it
 runs there is a file FOLDER/<its number>, which takes what it says on stderr, so that
 `pipelines.engine` can end it, and notices if it has died.
+
+Beam's worker prints an error before it reports it: where the disk is full, and printing fails
+too, the report must still be made. So what can't be printed is dropped.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +20,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 CHECK_S = 0.5
 
@@ -28,13 +33,38 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     said = Path(sys.argv[1], str(os.getpid()))
     # Its log goes to the runner; what is printed beside it is only of use if it dies.
-    os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
+    _print_to(said)
     warnings.simplefilter("ignore")
 
     from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415 (needs the path)
 
     sdk_worker_main.main(sys.argv)
     said.unlink(missing_ok=True)
+
+
+class _Patient(io.FileIO):
+    """Takes everything, and writes what there is room for."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _print_to(said: Path) -> None:
+    """Let this process's stderr, of Python and of libraries, go to a file."""
+    try:
+        target = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    except OSError:
+        target = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(target, 2)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Patient(2, "w", closefd=False)),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 def _end_with(parent: int) -> None:

@@ -5,6 +5,7 @@ python -m tests.pipelines.small waits --input 'some/*.csv' --output out
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -31,11 +32,13 @@ class Small(Pipeline):
         fails: a unit raises an error.
         waits: a unit writes the file `busy` beside the input and never ends.
         loses: a message is counted as no outcome.
+        full: the disk is, and so is that which a worker process prints to.
     """
 
     fails: bool = False
     waits: bool = False
     loses: bool = False
+    full: bool = False
 
     def build(self, root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
         about = {
@@ -52,7 +55,7 @@ class Small(Pipeline):
             | "Work hard" >> beam.ParDo(_Work(self, run.scratch, settings.input[0]))
         )
         none = root | "No parts" >> beam.Create([], reshuffle=False)
-        (none, counts) | "Commit" >> Commit(run.output, run.tables, about)
+        (none, counts) | "Commit" >> Commit(run.output, run.tables, about=about)
 
 
 class _Work(beam.DoFn):
@@ -69,6 +72,11 @@ class _Work(beam.DoFn):
             Path(self._beside).with_name("busy").touch()
             while True:
                 time.sleep(0.05)
+        if self._pipeline.full:
+            with open("/dev/full", "wb", buffering=0) as disk:
+                if Path(sys.argv[0]).name == "worker.py":
+                    os.dup2(disk.fileno(), 2)
+                disk.write(b"x")
         report(self._scratch, bytes=10, messages=1, events=1, flush=True)
         yield "messages", 1
         yield "decoded", 1

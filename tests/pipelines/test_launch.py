@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pipelines import beam_log, engine
 from pipelines.options import parse
 from pipelines.registry import PIPELINES
 from tests.pipelines.small import small
+from transforms import progress
 
 ROOT = Path(__file__).parent.parent.parent
 MIB = 2**20
@@ -146,6 +148,8 @@ def test_a_plan_needs_no_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         (["--input", "nope/**"], 0, []),
         (["--output", "in/a.csv"], 5, ["--output", "in/a.csv", "choose another folder"]),
         (["--output", "in/a.csv/out"], 5, ["--output", "choose another folder"]),
+        (["--output", "x" * 300], 5, ["--output", "name too long", "choose another folder"]),
+        (["--output", "x" * 300 + "/out"], 5, ["--output", "choose another folder"]),
         (
             ["--output", "what://b/out"],
             2,
@@ -177,6 +181,8 @@ def test_what_cannot_be_read_or_written(
         ("in/*.xes", "there is a folder 'in', but nothing in it matches"),
         ("in/d.csv", "there is no 'in/d.csv'"),
         ("in/deep/*/x.csv", "there is no 'in/deep'"),
+        ("x" * 300, f"there is no '{'x' * 300}'"),
+        ("x" * 300 + "/*", f"there is no '{'x' * 300}'"),
     ],
 )
 def test_no_match_says_where_it_ends(
@@ -272,6 +278,56 @@ def test_a_worker_that_dies_fails_the_run(folder: Path) -> None:
     assert process.returncode == 1
     assert said(error)[1].startswith(f"error: worker process {workers[0].name} has died")
     assert not (folder / "out").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_a_full_disk_is_the_outputs_fault(folder: Path, mode: str) -> None:
+    with running(folder, "full", "--direct_running_mode", mode) as process:
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert said(error)[1:] == [
+        "error: OSError: [Errno 28] No space left on device (in step 'Work hard'); "
+        "make room on that disk, or give an --output on a larger one",
+        "run it again with --verbose for the stack trace",
+    ]
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_fills_before_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def full(_: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(progress, "prepare", full)
+    assert launch(monkeypatch) == 5
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert f"error: --output: [Errno {number}] {os.strerror(number)}; " in errors[0]
+    assert not (folder / "out").exists()
+
+
+def test_an_interruption_before_the_start_is_one_line() -> None:
+    program = (
+        "import sys, run\n"
+        "def stop(): raise Stop\n"
+        "from pipelines.exit_codes import Terminated\n"
+        "Stop = {'INT': KeyboardInterrupt, 'TERM': Terminated}[sys.argv[1]]\n"
+        "run.shadowed = stop\n"
+        "sys.exit(run.command())"
+    )
+    for name, code, word in [("INT", 130, "interrupted"), ("TERM", 143, "terminated")]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, name],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (code, f"error: {word}\n")
 
 
 def test_worker_processes_import_our_modules_from_anywhere(folder: Path) -> None:

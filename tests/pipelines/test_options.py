@@ -148,6 +148,32 @@ def test_two_stars_match_the_top_level_too() -> None:
     assert paths.with_top_level(["a/**/*.xml", "b/*"]) == ["a/**/*.xml", "b/*", "a/*.xml"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("/a/q*?.x", "/a/qxy.x", True),
+        ("/a/q*?.x", "/a/q.x", False),
+        ("/a/**/b", "/a/b", True),
+        ("/a/**/b", "/a/c/d/b", True),
+        ("/a/*/b", "/a/c/d/b", False),
+        ("/a/[[]1]", "/a/[1]", True),
+        ("/a/[a?b]", "/a/?", True),
+        ("/a/[a?b]", "/a/c", False),
+        ("/a/[!a]", "/a/b", True),
+        ("/a/[!a]", "/a/a", False),
+        ("/a/[]x]", "/a/]", True),
+        ("/a/[b-d]", "/a/c", True),
+        ("/a/[d-b]", "/a/c", False),
+        ("/a/[a&&b||c~~d--e]", "/a/&", True),
+        ("/a/[", "/a/[", True),
+        ("/a/x+(1).x", "/a/x+(1).x", True),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_glob_matches_as_in_a_shell(pattern: str, path: str, expected: bool) -> None:
+    assert paths.matches(pattern, path) == expected
+
+
 def test_settings_cross_processes_and_show_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "correct horse battery")
     found = settings("--mask", "actor", "--mask_key", "env:SOME_KEY")
@@ -224,6 +250,10 @@ WRONG: list[tuple[list[str], list[str]]] = [
         ["--mask", "actor", "--mask_key", "file:/no/such/key"],
         ["--mask_key 'file:/no/such/key' can't be read: No such file"],
     ),
+    (
+        ["--mask", "actor", "--mask_key", "file:/dev/zero"],
+        ["--mask_key 'file:/dev/zero' holds more than 64.0 KiB", "give the key alone"],
+    ),
     (["--mask", "actor", "--mask_key", "secret"], ["file:PATH or env:NAME"]),
     (["--mask", "actor", "--mask_key", "env:SHORT_KEY"], ["holds 3 bytes", "at least 16"]),
     (["--shards", "0"], ["--shards '0'", "from 1 to 4096"]),
@@ -285,6 +315,12 @@ def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
         ("data/**", "data/out", True),
         ("data", "data", True),
         ("data/*", "data/out", False),
+        ("data/*", "data", True),
+        ("data/*.xml", "data", False),
+        ("*/*.json*", "data", True),
+        ("data/**", "link/out", True),
+        ("link/*/*.parquet", "data", True),
+        ("odd[1]", "data/out", True),
         ("data/**/*.xml", "data/out", False),
         ("./**", "out", True),
         ("out/dead_letters/*", "out", True),
@@ -300,6 +336,8 @@ def test_output_inside_the_input_is_refused(
     monkeypatch.setattr(paths, "CLIENTS", {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "odd[1]").symlink_to("data")
     arguments = ["--input", source, "--output", output]
     if inside:
         with pytest.raises(UsageError, match="give a folder outside"):

@@ -390,7 +390,7 @@ def test_a_commit_that_has_begun_is_completed(tmp_path: Path, repeat: bool) -> N
     whole_run(place, [3, 1], [2], "first")
     run = Run.start(place.output, _Failing(), NAMES)
     files = {"transitions": write(run, TRANSITIONS, [5]), "cases": write(run, CASES, [6])}
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match=r"cannot commit to .*: No space left .*; fix that"):
         run.commit({"run": "second"}, files)
     assert place.manifest() is None
     again = Run(run.output, run.folder, run.scratch, run.file_format, LocalStore())
@@ -400,6 +400,94 @@ def test_a_commit_that_has_begun_is_completed(tmp_path: Path, repeat: bool) -> N
         again.abort()
     assert check_whole(place) == "second"
     assert place.entries() == ["_run.json", "cases", "late", "transitions"]
+
+
+@pytest.mark.parametrize("written", [b"", b"{", b"null", b"[]", b'{"files": {}}'])
+def test_a_journal_that_cannot_be_understood_is_none(
+    place: Place, dead_pid: int, written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a machine that lost its power may leave it: nothing has been moved yet."""
+    whole_run(place, [3, 1], [2], "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead_pid)
+        run = place.start()
+    write(run, TRANSITIONS, [5])
+    with place.store.create(place.store.join(run.folder, "commit.json")) as sink:
+        sink.write(written)
+    place.start().abort()
+    assert check_whole(place) == "first"
+    assert place.entries() == ["_run.json", "cases", "late", "transitions"]
+
+
+def test_the_journal_is_on_the_disk_before_a_table_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    place = Place(str(tmp_path), LocalStore())
+    run = place.start()
+    files = {"cases": write(run, CASES, [2])}
+    for name in ("fsync", "replace", "rename"):
+        original = getattr(os, name)
+
+        def noted(*args: Any, _name: str = name, _original: Any = original) -> None:
+            steps.append(_name)
+            _original(*args)
+
+        monkeypatch.setattr(os, name, noted)
+    run.commit({}, files)
+    assert steps == ["fsync", "replace", "rename", "fsync", "replace"]
+
+
+@dataclass(frozen=True)
+class _Stubborn(LocalStore):
+    """A store whose leftovers cannot be removed."""
+
+    def remove(self, path: str) -> None:
+        if ".run-" in path:
+            raise PermissionError(13, "Permission denied", path)
+        super().remove(path)
+
+
+@pytest.mark.parametrize(
+    ("store", "begun", "reason"),
+    [
+        (_Stubborn(), False, "Permission denied"),
+        (_Stubborn(), True, "Permission denied"),
+        (_Failing(), True, "No space left on device"),
+    ],
+)
+def test_a_leftover_that_cannot_be_cleared_is_one_line(
+    tmp_path: Path,
+    dead_pid: int,
+    monkeypatch: pytest.MonkeyPatch,
+    store: LocalStore,
+    begun: bool,
+    reason: str,
+) -> None:
+    place = Place(str(tmp_path), LocalStore())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead_pid)
+        run = Run.start(place.output, _Failing(), NAMES)
+        if begun:
+            with pytest.raises(OutputError):
+                run.commit({"run": "first"}, {"cases": write(run, CASES, [2])})
+    for _ in range(2):
+        with pytest.raises(OutputError) as refused:
+            Run.start(place.output, store, NAMES)
+        assert f"{run.folder} is left by an earlier run and cannot be cleared" in str(refused.value)
+        assert reason in str(refused.value)
+        assert "fix that or choose another output" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"cannot write to .*: No space left on device; fix that"):
+        Run.start(str(tmp_path), LocalStore(), NAMES)
+    assert os.listdir(tmp_path) == []
 
 
 WRITER = """

@@ -227,6 +227,21 @@ class Run:
             raise ValueError(reason)
         output = store.resolve(output)
         store.prepare(output)
+        try:
+            return cls._start(output, store, tables, file_format, run_id)
+        except OSError as e:
+            reason = f"cannot write to {output}: {_reason(e)}; fix that or choose another output"
+            raise OutputError(reason) from e
+
+    @classmethod
+    def _start(
+        cls,
+        output: str,
+        store: Store,
+        tables: Iterable[str],
+        file_format: FileFormat,
+        run_id: str,
+    ) -> Run:
         for table in tables:
             _refuse_foreign(store, output, table)
         notes = _clear_leftovers(store, output)
@@ -234,20 +249,21 @@ class Run:
         host = _host()
         name = f".run-{pid}-{_start_of(pid)}-{host}-{run_id}"
         folder = store.join(output, name)
-        # Object stores have no empty folders: this file is what other runs see.
-        with store.create(store.join(folder, _OWNER)) as sink:
-            sink.write(f"pid {pid} on {host}\n".encode())
         try:
+            # Object stores have no empty folders: this file is what other runs see.
+            with store.create(store.join(folder, _OWNER)) as sink:
+                sink.write(f"pid {pid} on {host}\n".encode())
             # Two runs may have started at once: each looks again after it can be seen.
             _refuse_live(store, output, besides=name)
-        except OutputError:
-            store.remove(folder)
+            if store.local:
+                scratch = store.join(folder, "scratch")
+                os.makedirs(scratch)
+            else:
+                scratch = tempfile.mkdtemp(prefix="imixs-run-")
+        except (OutputError, OSError):
+            with suppress(OSError):
+                store.remove(folder)
             raise
-        if store.local:
-            scratch = store.join(folder, "scratch")
-            os.makedirs(scratch)
-        else:
-            scratch = tempfile.mkdtemp(prefix="imixs-run-")
         return cls(output, folder, scratch, file_format, store, notes)
 
     def staging(self, table: str) -> str:
@@ -289,8 +305,21 @@ class Run:
 
         Raises:
             OutputError: a listed part is missing, or a table's folder has come to hold files
-                that no run has written. Nothing has been changed then.
+                that no run has written: nothing has been changed then. Or the file system
+                refused: a commit that has begun is completed by the next attempt, or run.
         """
+        try:
+            self._commit(manifest, files, outputs)
+        except OSError as e:
+            reason = f"cannot commit to {self.output}: {_reason(e)}; fix that, then run it again"
+            raise OutputError(reason) from e
+
+    def _commit(
+        self,
+        manifest: Mapping[str, Any],
+        files: Mapping[str, Sequence[str]],
+        outputs: Mapping[str, Output],
+    ) -> None:
         if self._is_committed(manifest):
             return
         journal: dict[str, Any] = {"manifest": manifest, "files": {}}
@@ -316,7 +345,7 @@ class Run:
         if self.store.read(self.store.join(self.folder, _OWNER)) is None:
             there = self.store.read(self.store.join(self.output, MANIFEST))
             return there == _json(manifest)
-        begun = self.store.read(self.store.join(self.folder, _JOURNAL)) is not None
+        begun = _journal(self.store, self.folder) is not None
         if begun:
             _settle(self.store, self.output, self.folder)
         return begun
@@ -349,16 +378,43 @@ def _complete(store: Store, output: str, folder: str, journal: Mapping[str, Any]
 
 def _settle(store: Store, output: str, folder: str) -> None:
     """Complete the commit of a run that will not go on, or remove its parts."""
-    journal = store.read(store.join(folder, _JOURNAL))
+    journal = _journal(store, folder)
     if journal is None:
         store.remove(folder)
     else:
-        _complete(store, output, folder, orjson.loads(journal))
+        _complete(store, output, folder, journal)
+
+
+def _journal(store: Store, folder: str) -> Mapping[str, Any] | None:
+    """Return the journal of a commit that has begun.
+
+    It is on the disk, whole, before the first table is moved: one that cannot be understood, as
+    an interrupted machine may leave it, belongs to a commit that has changed nothing.
+    """
+    written = store.read(store.join(folder, _JOURNAL))
+    if written is None:
+        return None
+    try:
+        journal = orjson.loads(written)
+    except orjson.JSONDecodeError:
+        return None
+    whole = isinstance(journal, dict) and isinstance(journal.get("files"), dict)
+    return journal if whole and "manifest" in journal else None
 
 
 def _write_json(store: Store, path: str, value: Mapping[str, Any]) -> None:
     with store.create(path) as sink:
         sink.write(_json(value))
+        if store.local:
+            # Its name must not come to the disk before its bytes do.
+            sink.flush()
+            os.fsync(sink.fileno())
+
+
+def _reason(error: OSError) -> str:
+    """Say what a file system refused, and where, on one line."""
+    place = f" ({error.filename})" if error.filename else ""
+    return " ".join(f"{error.strerror or error}{place}".split())
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
@@ -392,7 +448,14 @@ def _clear_leftovers(store: Store, output: str) -> tuple[str, ...]:
         match = _RUN.fullmatch(name)
         folder = store.join(output, name)
         if match and match["host"] == _host():
-            _settle(store, output, folder)
+            try:
+                _settle(store, output, folder)
+            except OSError as e:
+                reason = (
+                    f"{folder} is left by an earlier run and cannot be cleared: {_reason(e)}; "
+                    "fix that or choose another output"
+                )
+                raise OutputError(reason) from e
         else:
             notes.append(f"{folder} is left by a run elsewhere: delete it if that run is over")
     return tuple(notes)

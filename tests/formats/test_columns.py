@@ -15,7 +15,7 @@ from transforms.formats.columns import (
     build_events,
     map_columns,
     replay_attributes,
-    replay_columns,
+    replay_context,
     to_attributes,
     to_integers,
     to_text,
@@ -206,7 +206,19 @@ def test_the_mapping_travels_with_a_dead_letter() -> None:
     context = Context(columns={"case_id": "x", "actor": "y"})
     attributes = replay_attributes("csv", context)
     assert attributes == {"format": "csv", "columns": "case_id=x,actor=y"}
-    assert replay_columns(attributes, Context()).columns == {"case_id": "x", "actor": "y"}
+    assert replay_context(attributes, Context()).columns == {"case_id": "x", "actor": "y"}
     later = Context(columns={"actor": "z"})
-    assert replay_columns(attributes, later).columns == {"case_id": "x", "actor": "z"}
-    assert replay_columns({}, later) is later
+    assert replay_context(attributes, later).columns == {"case_id": "x", "actor": "z"}
+    assert replay_context({}, later) is later
+
+
+def test_the_settings_travel_with_a_dead_letter() -> None:
+    context = Context(timezone="Europe/Berlin", time_format="%d.%m.%Y", encoding="latin-1")
+    attributes = replay_attributes("csv", context)
+    assert replay_context(attributes, Context()) == context
+    later = Context(timezone="Asia/Tokyo")
+    assert replay_context(attributes, later).timezone == "Asia/Tokyo"
+    assert replay_context(attributes, later).encoding == "latin-1"
+    # A broker's headers may have such names.
+    strange = {"timezone": "mine", "time_format": "long", "encoding": "gzip"}
+    assert replay_context(strange, Context()) == Context()

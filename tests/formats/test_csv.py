@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from unittest import mock
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.formats.files import memory_file, read_all, rows
-from transforms.formats import csv_rows
+from transforms.formats import csv_records, csv_rows
 from transforms.formats.base import Context, Decoded, InputFile, Message
 from transforms.formats.csv_records import RecordSplitter
 from transforms.formats.csv_rows import FORMAT
@@ -142,7 +143,95 @@ def test_empty_files_and_files_of_a_header() -> None:
     assert list(read_all(FORMAT, b"").warnings) == ["memory/log is empty"]
     assert list(read_all(FORMAT, b"\n\n").warnings) == ["memory/log is empty"]
     only = read(b"")
-    assert (only.decoded, only.dead, list(only.warnings)) == (0, 0, [])
+    assert (only.decoded, only.dead) == (0, 0)
+    assert list(only.warnings) == ["memory/log has a header and no rows"]
+
+
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_lines_may_end_with_carriage_returns(block: int) -> None:
+    data = b'case_id,activity,event_time\rc1,a,2024-08-27\rc2,"b",2024-08-28\r'
+    with (
+        mock.patch.object(csv_rows, "BATCH_BYTES", block),
+        mock.patch.object(csv_rows, "_LONG_HEADER", 40),
+    ):
+        found = read_all(FORMAT, data)
+        only = read_all(FORMAT, data[:28])
+    assert rows(found.events, "case_id", "activity", "position") == [("c1", "a", 0), ("c2", "b", 1)]
+    assert (found.dead, list(found.warnings)) == (0, [])
+    assert list(only.warnings) == ["memory/log has a header and no rows"]
+
+
+def test_a_header_behind_blank_lines() -> None:
+    data = b'\n\r\n\ncase_id;activity;event_time\n"c1";"a;\nb";2024-08-27\n'
+    assert FORMAT.detects(data, "log")
+    assert FORMAT.detects(b"case_id,activity\rc1,a/b=c\r", "log")
+    assert FORMAT.detects(b"\n\n", "log.csv.gz")
+    assert not FORMAT.detects(b"\n\n", "log")
+    for block in (3, 1 << 20):
+        with mock.patch.object(csv_rows, "BATCH_BYTES", block):
+            found = read_all(FORMAT, data)
+        assert rows(found.events, "case_id", "activity") == [("c1", "a;\nb")]
+        assert found.dead == 0
+
+
+@pytest.mark.parametrize("block", [64, 1 << 20])
+def test_a_record_longer_than_a_message_is_dead(block: int) -> None:
+    long = b"c2," + b"x" * 1000 + b",2024-08-27,"
+    body = b"c1,a,2024-08-27,\n" + long + b"\nc3,a,2024-08-27,\n"
+    with mock.patch.object(csv_rows, "BATCH_BYTES", block):
+        found = read(body, Context(max_message_bytes=500))
+    assert [(f.error, f.size, f.source) for f in found.failures] == [
+        ("TooLarge", len(long), "memory/log:1")
+    ]
+    assert rows(found.events, "case_id", "position") == [("c1", 0), ("c3", 2)]
+    message = Message(long, "t/0", 4, {"header": HEADER.decode().strip()})
+    alone = FORMAT.decode([message], Context(max_message_bytes=500))
+    assert [f.error for f in alone.failures] == ["TooLarge"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [b"x" * 9, b'a""', b'""', b"a,b\n"],
+    ids=["long", "pairs", "quotes", "lines"],
+)
+def test_a_large_record_takes_little_memory(field: bytes) -> None:
+    large = b'c1,"' + field * 100_000 + b'",2024-08-27,\n'
+    data = b'c0,"x"q\n' + large + b"c2" + b"," * 100_000 + b'"z"\n' + b'c3,"open\nc4\n'
+    splitter = RecordSplitter(b",", b'"', 1 << 30)
+    tracemalloc.start()
+    splitter.cut(data, True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = splitter.records
+    starts = [data[s : s + 2] for s in found.starts.tolist()]
+    assert (starts, found.bad) == ([b"c0", b"c1", b"c2", b"c3", b"c4"], (0, 3))
+    assert found.ends[1] - found.starts[1] == len(large) - 1
+    # Numbers of quotes and lines, and no more than a window's worth of notes.
+    assert peak < 40 * len(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from('",\n\ra'), max_size=40), st.booleans(), st.integers(1, 9))
+def test_a_window_changes_nothing(text: str, complete: bool, window: int) -> None:
+    splitter = RecordSplitter(b",", b'"', 1 << 20)
+    splitter.cut(text.encode(), complete)
+    expected = splitter.records
+    with mock.patch.object(csv_records, "_WINDOW", window):
+        splitter.cut(text.encode(), complete)
+    found = splitter.records
+    assert (found.starts.tolist(), found.ends.tolist()) == (
+        expected.starts.tolist(),
+        expected.ends.tolist(),
+    )
+    assert (found.bad, found.size) == (expected.bad, expected.size)
+
+
+def test_units_that_are_no_utf_16_are_dead_alone() -> None:
+    parts = ["case_id,activity,event_time\nc1,", "\ud800", ",2024-08-27\nc2,b,2024-08-27\n"]
+    data = b"".join(part.encode("utf-16-le", "surrogatepass") for part in parts)
+    found = read_all(FORMAT, data, Context(encoding="utf-16-le"))
+    assert [f.error for f in found.failures] == ["InvalidEncoding"]
+    assert found.events.column("case_id").to_pylist() == ["c2"]
 
 
 def test_a_file_without_the_columns_says_so() -> None:

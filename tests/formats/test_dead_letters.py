@@ -161,3 +161,47 @@ def test_detection(kind: str) -> None:
     data = written(table_rows([Failure(EVENT, "f:0", "E", "")]), kind)
     found = registry.detect(data[: registry.HEAD_BYTES], f"out/dead_letters/x.{kind}")
     assert found is FORMAT
+
+
+def test_large_fields_of_csv_are_read_and_a_short_row_is_one_letter() -> None:
+    limit = csv.field_size_limit()
+    attributes = {"format": "json_lines", "header": "x" * 400_000}
+    letters = table_rows([Failure(EVENT, f"f:{i}", "E", "", attributes) for i in range(3)])
+    data = written(letters, "csv")
+    found = read_all(FORMAT, data + b"5,short\r\n\r\n" + data.split(b"\n", 1)[1])
+    assert (found.decoded, found.dead) == (6, 1)
+    assert found.failures[0].error == "InvalidDeadLetter"
+    assert json.loads(found.failures[0].payload)["row_id"] == "5"
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_settings_of_the_first_run_are_used_unless_others_are_given(kind: str) -> None:
+    first = Context(
+        columns={"case_id": "none"},
+        timezone="Europe/Berlin",
+        time_format="%d.%m.%Y %H:%M",
+        encoding="latin-1",
+        delimiter=";",
+    )
+    data = "id;activity;event_time\nä;b;01.07.2024 10:00\n".encode("latin-1")
+    dead = read_all(csv_rows.FORMAT, data, first)
+    assert [f.error for f in dead.failures] == ["MissingCaseId"]
+    table = written(table_rows(dead.failures), kind)
+    mend = {"case_id": "id"}
+    found = read_all(FORMAT, table, Context(columns=mend))
+    assert rows(found.events, "case_id") == [("ä",)]
+    assert found.events.column("event_time")[0].as_py().isoformat() == "2024-07-01T08:00:00+00:00"
+    other = read_all(FORMAT, table, Context(columns=mend, timezone="Asia/Tokyo"))
+    assert other.events.column("event_time")[0].as_py().isoformat() == "2024-07-01T01:00:00+00:00"
+    wrong = read_all(FORMAT, table, Context(columns=mend, delimiter=","))
+    assert wrong.decoded == 0
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("name", ["imixs_xml", "imixs_json"])
+def test_a_line_of_a_log_stays_dead_as_it_was(kind: str, name: str) -> None:
+    attributes = {"format": name, "part": "$eventlog", "$uniqueid": "u"}
+    line = Failure(b"2024|x", "f:0", "BadEventLogLine", "no event 'x'", attributes, 6)
+    found = read_all(FORMAT, written(table_rows([line]), kind))
+    assert list(found.failures) == [line]

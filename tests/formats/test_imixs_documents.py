@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.formats.files import memory_file, read_all
 from tests.formats.imixs_builder import (
     Items,
     decode,
@@ -26,7 +27,7 @@ from tests.formats.imixs_builder import (
     to_json,
     xml_document,
 )
-from transforms.formats.base import Context, Decoded, Format, Message
+from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, Format, Message
 from transforms.formats.imixs_json import FORMAT as JSON
 from transforms.formats.imixs_xml import FORMAT as XML
 from transforms.hashing import hash_strings
@@ -416,3 +417,20 @@ def test_real_documents(name: str) -> None:
     (decoded,) = read(format_, file_of(data, name))
     found = [(row["source_state"], row["activity"], row["state"]) for row in rows(decoded)]
     assert (decoded.decoded, errors(decoded), found) == SHARED[name]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    ("format_", "begin", "rest"),
+    [
+        (XML, b"<data>", b"<foo>" + b"x" * 300_000),
+        (JSON, b'{"data":[', b'{"item":[' + b"[1," * 100_000),
+        (JSON, b'{"data":[', b'{"item":[' + b"9" * 300_000),
+    ],
+)
+def test_a_broken_rest_has_its_size(
+    format_: Format, begin: bytes, rest: bytes, compressed: bool
+) -> None:
+    (failure,) = read_all(format_, memory_file(begin + rest, compressed=compressed)).failures
+    assert failure.size == len(rest)
+    assert len(failure.payload) == MAX_PAYLOAD

@@ -6,9 +6,12 @@ import bz2
 import gzip
 import io
 import json
+import lzma
+import random
 from typing import Any, BinaryIO, cast
 from unittest import mock
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,6 +191,103 @@ def test_a_truncated_file_keeps_what_came_before(pack: Any) -> None:
     (failure,) = found.failures
     assert failure.error == "TruncatedFile"
     assert lines[found.decoded].startswith(failure.payload)
+
+
+def _flip(packed: bytes) -> bytes:
+    middle = len(packed) // 2
+    return packed[:middle] + b"\0\0\0\0\0\0\0\0" + packed[middle + 8 :]
+
+
+def _zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return cast(bytes, sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (gzip.compress, gzip.open),
+        (bz2.compress, bz2.open),
+        (lzma.compress, lzma.open),
+        (_zstd, lambda f: pa.CompressedInputStream(f, "zstd")),
+    ],
+    ids=["gz", "bz2", "xz", "zstd"],
+)
+@pytest.mark.parametrize(
+    ("damage", "whole"),
+    [
+        (lambda packed: packed[:-1], False),
+        (lambda packed: packed[: len(packed) * 2 // 3], False),
+        (_flip, False),
+        (lambda packed: packed + b"garbage" * 9, True),
+    ],
+    ids=["cut", "truncated", "flipped", "garbage"],
+)
+def test_damage_costs_what_is_behind_it(pack: Any, unpack: Any, damage: Any, whole: bool) -> None:
+    note = random.Random(5)
+    lines = [line(case_id=f"c{i}", note=str(note.getrandbits(400))) for i in range(9000)]
+    packed = damage(pack(b"".join(each + b"\n" for each in lines)))
+    file = memory_file(packed, compressed=True, opener=lambda: unpack(io.BytesIO(packed)))
+    found = read_all(FORMAT, file)
+    *garbled, last = found.failures or [None]
+    if last is not None and last.error == "TruncatedFile":
+        assert last.size
+        assert "cannot read on at byte" in last.message
+    else:  # what follows a bz2 or xz file is passed over; zstd need not have a check sum
+        assert whole or (damage is _flip and pack is _zstd)
+    assert not garbled or damage is _flip  # until the check sum is seen to be wrong
+    good = 8800 if whole else 2000
+    cases = found.events.column("case_id").to_pylist()
+    assert cases[:good] == [f"c{i}" for i in range(good)]
+    assert garbled or cases == [f"c{i}" for i in range(found.decoded)]
+
+
+def test_a_file_without_a_readable_byte_is_a_dead_letter() -> None:
+    packed = gzip.compress(line())[:10]
+    file = memory_file(
+        packed, compressed=True, opener=lambda: cast(BinaryIO, gzip.open(io.BytesIO(packed)))
+    )
+    (failure,) = read_all(FORMAT, file).failures
+    assert (failure.error, failure.payload, failure.size) == ("TruncatedFile", b"", len(packed))
+    assert "at byte 0:" in failure.message
+
+
+@pytest.mark.parametrize("depth", [200, 1000, 20_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_a_deeply_nested_line_is_no_end_of_the_run(
+    depth: int, opening: bytes, closing: bytes
+) -> None:
+    deep = line()[:-1] + b', "z": ' + opening * depth + b"1" + closing * depth + b"}"
+    for items in ((), ("z",)):
+        for data in ([deep, line(), line()], [line(), deep.replace(b"1}", b"NaN}"), line()]):
+            found = read_all(FORMAT, b"\n".join(data), Context(items=items))
+            assert found.decoded >= 2
+            assert found.decoded + found.dead == 3
+            if not found.dead:
+                continue
+            assert [f.error for f in found.failures] == ["InvalidJson"]
+
+
+def test_blank_lines_only_are_an_empty_file() -> None:
+    found = read_all(FORMAT, b"\n\r\n\n")
+    assert (found.decoded, found.dead, found.skipped) == (0, 0, 3)
+    assert list(found.warnings) == ["memory/log is empty"]
+    assert FORMAT.detects(b"\n\n", "log.jsonl.gz")
+    assert not FORMAT.detects(b"\n\n", "log")
+    late = read_all(FORMAT, b"\n" * 500 + line())
+    assert (late.decoded, list(late.warnings)) == (1, [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-le"])
+def test_units_that_cannot_be_decoded_are_dead_alone(encoding: str) -> None:
+    parts = [line(case_id="c1").decode() + "\n", line(case_id="X").decode() + "\n", line().decode()]
+    bad = parts[1].replace("X", "\ud800")
+    data = b"".join(p.encode(encoding, "surrogatepass") for p in (parts[0], bad, parts[2]))
+    found = read_all(FORMAT, data, Context(encoding=encoding))
+    assert [f.error for f in found.failures] == ["InvalidEncoding"]
+    assert found.decoded == 2
 
 
 def test_a_line_longer_than_a_message_is_not_held() -> None:

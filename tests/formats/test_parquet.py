@@ -174,3 +174,116 @@ def test_a_compressed_stream_is_read_whole() -> None:
 def test_a_file_is_no_message() -> None:
     found = FORMAT.decode([Message(packed(log(5)), "t/0", 3)], Context())
     assert [(f.error, f.source) for f in found.failures] == [("InvalidParquet", "t/0:3")]
+
+
+FAR = [2**60, 1_704_067_200_000_000]
+BYTES = pa.array([b"\xff\xfe", b"ok"])
+BAD_TEXT = pa.Array.from_buffers(pa.string(), 2, BYTES.buffers())
+BAD = ["bad", "2024-08-27"]
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "shown"),
+    [
+        (pa.array(FAR, pa.timestamp("us", "UTC")), "BadTime", "-27032-08-17"),
+        (pa.array(FAR, pa.timestamp("us")), "BadTime", str(2**60)),
+        (pa.array([2**30, 19_000], pa.date32()), "BadTime", str(2**30)),
+        (pa.array([2**60 // 86_400_000 * 86_400_000, 0], pa.date64()), "BadTime", "out of range"),
+    ],
+)
+def test_a_time_that_python_does_not_know_is_dead(times: pa.Array, error: str, shown: str) -> None:
+    found = read_all(FORMAT, packed(log(2, event_time=times)))
+    assert (found.decoded, [f.error for f in found.failures]) == (1, [error])
+    (failure,) = found.failures
+    assert shown in failure.message
+    # It is no number, which would be read as an epoch now.
+    message = Message(failure.payload, "log", 0)
+    assert [f.error for f in json_lines.FORMAT.decode([message], Context()).failures] == [error]
+
+
+@pytest.mark.parametrize(
+    ("other", "written"),
+    [
+        (pa.array([1, 2], pa.time64("ns")), "00:00:00.000000001"),
+        (pa.array([1, 2], pa.duration("ns")), "1 ns"),
+        (pa.array([2**62, 2], pa.duration("s")), f"{2**62} s"),
+        (pa.array([2**60, 2], pa.timestamp("us")), f"<value out of range: {2**60}>"),
+        (pa.array([2**30, 2], pa.date32()), f"<value out of range: {2**30}>"),
+        (pa.array([1, 2], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (
+            pa.array([{"q": 1}, None], pa.struct([("q", pa.timestamp("ns"))])),
+            {"q": "1970-01-01 00:00:00.000000001"},
+        ),
+        (pa.array([[1], None], pa.list_(pa.time64("ns"))), ["00:00:00.000000001"]),
+        (
+            pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.timestamp("ns"))),
+            [["k", "1970-01-01 00:00:00.000000001"]],
+        ),
+        (pa.array([float("nan"), 1.0]), None),
+        (pa.array([True, None]), True),
+        (pa.array([2**64 - 1, 1], pa.uint64()), 2**64 - 1),
+        (BAD_TEXT, "\ufffd\ufffd"),
+        (BYTES, "\ufffd\ufffd"),
+        (pa.array([b"\xff", b"a"], pa.binary(1)), "\ufffd"),
+        (pa.StructArray.from_arrays([BAD_TEXT], ["q"]), {"q": "\ufffd\ufffd"}),
+    ],
+)
+def test_a_dead_row_comes_out_whatever_its_other_columns_are(other: pa.Array, written: Any) -> None:
+    found = read_all(FORMAT, packed(log(2, event_time=BAD, z=other)))
+    assert (found.decoded, [f.error for f in found.failures]) == (1, ["BadTime"])
+    assert json.loads(found.failures[0].payload)["z"] == written
+
+
+@pytest.mark.parametrize("times", [BAD, ["2024-08-27"] * 2])
+def test_of_columns_of_one_name_the_first_counts(times: list[str]) -> None:
+    out = io.BytesIO()
+    columns = [["a", "b"], ["c", "d"], ["x", "y"], times, [1, 2], [3, 4]]
+    names = ["case_id", "case_id", "activity", "event_time", "z", "z"]
+    pq.write_table(pa.Table.from_arrays([pa.array(c) for c in columns], names), out)
+    found = read_all(FORMAT, out.getvalue(), Context(items=("z",)))
+    cases = found.events.column("case_id").to_pylist()
+    dead = [json.loads(f.payload) for f in found.failures]
+    assert cases + [row["case_id"] for row in dead] in (["a", "b"], ["b", "a"])
+    assert [row["z"] for row in dead] == [1] * len(dead)
+    assert found.events.column("attributes").to_pylist()[-1] == [("z", "2")]
+
+
+@pytest.mark.parametrize("column", ["case_id", "activity", "event_time", "actor", "z"])
+@pytest.mark.parametrize("kind", ["text", "large", "view", "dictionary"])
+def test_rows_that_are_not_utf8_are_dead(column: str, kind: str) -> None:
+    values = pa.array([b"\xff\xfe", b"2024-08-27", b"2024-08-28"])
+    text = pa.Array.from_buffers(pa.string(), 3, values.buffers())
+    made = {
+        "text": text,
+        "view": text.cast(pa.string_view()),
+        "large": text.cast(pa.large_string()),
+        "dictionary": text.dictionary_encode(),
+    }[kind]
+    found = read_all(FORMAT, packed(log(3, **{column: made})), Context(items=("z",)))
+    assert [(f.error, f.message) for f in found.failures] == [
+        ("InvalidEncoding", f"{column} is not UTF-8")
+    ]
+    assert rows(found.events, "position") == [(1,), (2,)]
+    (failure,) = found.failures
+    assert b"\xff\xfe" in failure.payload
+    # The replay does not make an event of replaced characters; the right encoding mends it.
+    message = Message(failure.payload, "log", 0)
+    again = json_lines.FORMAT.decode([message], Context(items=("z",)))
+    assert [f.error for f in again.failures] == ["InvalidEncoding"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_case_id_that_is_no_number_is_missing(value: float) -> None:
+    found = read_all(FORMAT, packed(log(2, case_id=[value, 1.0])))
+    assert found.events.column("case_id").to_pylist() == ["1"]
+    assert [f.error for f in found.failures] == ["MissingCaseId"]
+
+
+def test_a_dead_row_is_utf8_whatever_the_encoding_of_the_run() -> None:
+    context = Context(encoding="latin-1", timezone="Europe/Berlin", time_format="%d.%m.%Y")
+    found = read_all(FORMAT, packed(log(1, event_time=["x"])), context)
+    assert found.failures[0].attributes == {
+        "format": "json_lines",
+        "timezone": "Europe/Berlin",
+        "time_format": "%d.%m.%Y",
+    }

@@ -231,3 +231,70 @@ def test_zone_error() -> None:
         message = zone_error(wrong)
         assert message is not None
         assert repr(wrong) in message
+
+
+MIX = [
+    *("1677-12-31T23:59:59", "1678-01-01", "2261-12-31T23:59:59.999999", "2262-01-01"),
+    *("0001-01-01", "1600-01-01T00:00:00Z", "9999-12-31", "9999-12-31T23:59:59-01:00"),
+    *("1678-01-01T00:30:00", "2261-12-31T23:59:59-05:00", "2262-01-01T00:00:00+05:00"),
+    *("2024-01-31", "2024-01-31T10:00:00.5Z", "2024-01-31 10:00:00+02", "20240131", "2024-1-5"),
+    *("20240131100000", "20240131100000.5", "20240131100000123", "1704067200", "1704067200.5"),
+    *("1704067200123456789", "9999999999999999999", "-9999999999999999999", "+1704067200"),
+    *("1e9", "-1", "0x1F", ".5", "5.", "NaN", "inf", "x", "", " 1704067200 ", "00010101"),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.none() | st.sampled_from(MIX), min_size=1, max_size=20),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
+    st.sampled_from([None, "s", "ns", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]),
+)
+def test_a_time_does_not_depend_on_its_neighbours(
+    values: list[str | None], zone: str, time_format: str | None
+) -> None:
+    column = pa.array(values, pa.string())
+    alone = pa.concat_arrays(
+        [parse_times(pa.array([value], pa.string()), zone, time_format) for value in values]
+    )
+    assert parse_times(column, zone, time_format).equals(alone)
+    assert parse_times(column.dictionary_encode(), zone, time_format).equals(alone)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["1677-12-31T12:00:00", "2262-01-01T12:00:00", "9999-01-01T00:00:00"]),
+        pa.array(["1677-12-31T12:00:00Z", "2262-01-01T12:00:00Z", "0001-01-01T00:00:00Z"]),
+        pa.array([2**60, -(2**60), 2**63 - 1], pa.timestamp("us")),
+        pa.array([2**60, -(2**60), 2**63 - 1], pa.timestamp("us", "Europe/Berlin")),
+        pa.array([2**60, -(2**60), 2**63 - 1], pa.timestamp("s")),
+        pa.array([2**30, -(2**30), 2**31 - 1], pa.date32()),
+        pa.array([2**53 // 86_400_000 * 86_400_000], pa.date64()),
+        pa.array([2**63 - 1, -(2**63)], pa.int64()),
+        pa.array([1e300, -1e300, float("inf"), float("nan")]),
+    ],
+)
+def test_times_out_of_range_are_null(column: pa.Array, zone: str) -> None:
+    assert parse_times(column, zone).null_count == len(column)
+
+
+@pytest.mark.parametrize(
+    ("column", "time_format"),
+    [
+        (pa.array([-1, -1000, 1999], pa.timestamp("ns")), None),
+        (pa.array([-1, -1000, 1999]), "ns"),
+        (pa.array([-1.0, -1000.0, 1999.0]), "ns"),
+        (pa.array(["-1", "-1000", "1999"]), "ns"),
+        (
+            pa.array(["1969-12-31T23:59:59.999999999Z"] * 2 + ["1970-01-01T00:00:00.000001999Z"]),
+            None,
+        ),
+    ],
+)
+def test_nanoseconds_are_those_of_the_microsecond_before(
+    column: pa.Array, time_format: str | None
+) -> None:
+    found = parse_times(column, "UTC", time_format)
+    assert found.cast(pa.int64()).to_pylist() == [-1, -1, 1]

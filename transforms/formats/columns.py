@@ -8,7 +8,7 @@ Python sees a row only if it is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 
 from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
 from transforms.arrays import conform, nulls
+from transforms.formats.arrow_values import is_bytes, plain_values
 from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message
-from transforms.formats.times import parse_times
+from transforms.formats.times import EPOCH_UNITS, parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
 
@@ -219,10 +220,13 @@ def build_events(
     refused: dict[int, Refusal] = {}
 
     def refuse(mask: Mask, error: str, message: str, values: pa.Array | None = None) -> None:
-        for row in np.flatnonzero(mask).tolist():
-            if row not in refused:
-                shown = "" if values is None else str(values[row].as_py())[:100]
-                refused[row] = Refusal(row, error, message.format(shown))
+        new = [row for row in np.flatnonzero(mask).tolist() if row not in refused]
+        if values is None:
+            shown: list[Any] = [""] * len(new)
+        else:
+            shown = plain_values(conform(values, values.type).take(pa.array(new, pa.int64())))
+        for row, value in zip(new, shown, strict=True):
+            refused[row] = Refusal(row, error, message.format(str(value)[:100]))
 
     given = context.time_format
     hint = f" in the form {given}" if given else "; --time_format says how it is written"
@@ -317,30 +321,31 @@ def to_text(raw: Any) -> pa.Array:
     if pa.types.is_string(kind):
         return array
     if pa.types.is_dictionary(kind):
-        if array.dictionary.null_count:
-            return to_text(array.dictionary.take(array.indices))
-        return conform(
-            pa.DictionaryArray.from_arrays(array.indices, to_text(array.dictionary)), NAME
-        )
+        texts = to_text(array.dictionary)
+        if texts.null_count:
+            return texts.take(array.indices)
+        return conform(pa.DictionaryArray.from_arrays(array.indices, texts), NAME)
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.string())
     if pa.types.is_floating(kind):
         return _float_text(array)
     if pa.types.is_nested(kind):
-        values = (None if v is None else _json(v) for v in array.to_pylist(maps_as_pydicts="lossy"))
+        values = (None if v is None else _json(v) for v in plain_values(array))
         return pa.array(values, pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if is_bytes(kind):
         try:
             return array.cast(pa.string())
         except pa.ArrowInvalid:  # not UTF-8 somewhere
-            texts = (v if v is None else v.decode(errors="replace") for v in array.to_pylist())
-            return pa.array(texts, pa.string())
+            return pa.array(plain_values(array), pa.string())
     return array.cast(pa.string())
 
 
 def _float_text(array: pa.Array) -> pa.Array:
-    """Write doubles; a whole number (an id that had nulls beside it) as an integer."""
-    text = array.cast(pa.string())
+    """Write doubles; a whole number (an id that had nulls beside it) as an integer.
+
+    What is not finite is null: it is how other tools write that there is no value.
+    """
+    text = pc.if_else(pc.is_finite(array), array.cast(pa.string()), pa.scalar(None, pa.string()))
     values = array.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
     with np.errstate(invalid="ignore"):
         whole = (np.abs(values) < 2.0**53) & (values == np.floor(values))
@@ -397,21 +402,52 @@ def name_column(value: str, rows: int) -> pa.Array:
 
 
 def replay_attributes(name: str, context: Context) -> dict[str, str]:
-    """Return what a replay needs: the format, and the column mapping if one was given."""
+    """Return what a replay needs: the format, and the settings that were given."""
     attributes = {"format": name}
     if context.columns:
         attributes["columns"] = ",".join(f"{k}={v}" for k, v in context.columns.items())
+    for setting in REPLAYED:
+        value = getattr(context, setting)
+        if value is not None and value != getattr(_DEFAULTS, setting):
+            attributes[setting] = value
     return attributes
 
 
-def replay_columns(attributes: Mapping[str, str], context: Context) -> Context:
-    """Return the context with the column mapping that a dead letter was read with.
+def replay_context(attributes: Mapping[str, str], context: Context) -> Context:
+    """Return the context with the settings that a dead letter was read with.
 
-    What `--columns` says now counts more: it may be what mends the dead letter.
+    What the options say now counts more: it may be what mends the dead letter. Attributes may
+    also be a broker's headers, so a value that is no such setting is left aside.
     """
     stored = attributes.get("columns", "")
     pairs = dict(pair.split("=", 1) for pair in stored.split(",") if "=" in pair)
-    return replace(context, columns={**pairs, **context.columns}) if pairs else context
+    settings: dict[str, Any] = {}
+    for setting, usable in REPLAYED.items():
+        value = attributes.get(setting)
+        unset = getattr(context, setting) == getattr(_DEFAULTS, setting)
+        if value is not None and unset and usable(value):
+            settings[setting] = value
+    if pairs:
+        settings["columns"] = {**pairs, **context.columns}
+    return replace(context, **settings) if settings else context
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        b" ".decode(name, "ignore")
+    except (LookupError, ValueError):  # unknown, or none of text
+        return False
+    return True
+
+
+REPLAYED: Mapping[str, Callable[[str], bool]] = {
+    "timezone": lambda name: zone_error(name) is None,
+    "time_format": lambda text: "%" in text or text in EPOCH_UNITS,
+    "encoding": _is_encoding,
+}
+"""Settings that a dead letter keeps, and whether a value can be one."""
+
+_DEFAULTS = Context()
 
 
 def message_columns(messages: Sequence[Message]) -> dict[str, pa.Array]:

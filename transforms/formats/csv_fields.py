@@ -112,14 +112,25 @@ def encoding_of(name: str) -> str:
     return name if single else "utf-8"
 
 
-def read_fields(data: bytes, records: Records, table: Table) -> Fields:
-    """Read the fields that are used; each record gives a row, is blank, or fails."""
+def read_fields(data: bytes, records: Records, table: Table, max_bytes: int) -> Fields:
+    """Read the fields that are used; each record gives a row, is blank, or fails.
+
+    Args:
+        data: the records' bytes.
+        records: their bounds.
+        table: the header, and which fields are used.
+        max_bytes: a longer record fails.
+    """
     starts, ends = records.starts, records.ends
     blank = starts == ends
     apart = {i: ("BadRow", "a quote that does not close") for i in records.bad}
     apart |= {
         i: ("InvalidEncoding", f"not {table.encoding}") for i in _undecodable(data, records, table)
     }
+    for i in np.flatnonzero(ends - starts > max_bytes).tolist():
+        size = int(ends[i] - starts[i])
+        message = f"a record of {size} bytes; at most {max_bytes} are read (--max_message_bytes)"
+        apart[i] = ("TooLarge", message)
     slow = [i for i in _lone_returns(data, records) if i not in apart]
     out = np.array(sorted([*apart, *slow]), np.int64)
     fed_mask = ~blank

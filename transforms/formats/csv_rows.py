@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,6 +43,7 @@ from transforms.formats.csv_fields import (
 )
 from transforms.formats.csv_records import Records, RecordSplitter
 from transforms.formats.line_blocks import (
+    LineFeedStream,
     Rest,
     Utf8Stream,
     join_events,
@@ -56,6 +58,12 @@ SAMPLE_ROWS = 200
 """Records from which columns are recognised."""
 
 _BOM = b"\xef\xbb\xbf"
+_BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[ \r\n]*")
+_LONG_HEADER = 64 * 1024
+
+
+class _OnlyReturns(Exception):
+    """A file whose lines end with carriage returns."""
 
 
 class CsvRows:
@@ -68,15 +76,18 @@ class CsvRows:
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first line is a header: names, separated, none of them a number."""
-        line = head.removeprefix(_BOM).split(b"\n", 1)[0].strip()
+        named = re.search(r"\.(csv|tsv)(\.|$)", name, re.IGNORECASE) is not None
+        line = re.split(rb"[\r\n]", head.removeprefix(_BOM).lstrip(), maxsplit=1)[0].strip()
+        if head and not line:
+            return named  # blank lines only
         if not line or b"\0" in line or line[:1] in b"{[<":
             return False
         text = line.decode("latin-1")
         fields = split_fields(text, sniff_delimiter(text), '"')
-        if re.search(r"\.(csv|tsv)(\.|$)", name, re.IGNORECASE):
-            return True
-        return len(fields) > 1 and all(
-            re.fullmatch(r"[^\d\W][\w :.()$/-]{0,99}", field.strip()) for field in fields
+        return (
+            named
+            or len(fields) > 1
+            and all(re.fullmatch(r"[^\d\W][\w :.()$/-]{0,99}", field.strip()) for field in fields)
         )
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
@@ -146,6 +157,14 @@ def _open(stream: BinaryIO, context: Context) -> Any:
 
 
 def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
+    try:
+        yield from _read_lines(file, context, returns=False)
+    except _OnlyReturns:  # raised before there is any result
+        yield from _read_lines(file, context, returns=True)
+
+
+def _read_lines(file: InputFile, context: Context, returns: bool) -> Iterator[Decoded]:
+    """Read a file whose lines end with line feeds, or with carriage returns."""
     encoding = encoding_of(context.encoding)
     quote = context.quote.encode(encoding)
     # Until the header is known, any separator may stand before a quote.
@@ -160,10 +179,16 @@ def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
     def cut(data: bytes, complete: bool) -> int:
         nonlocal splitter, table, warnings
         if table is None:
-            newline = data.find(b"\n")
+            match = _BLANK.match(data)
+            blank = match.end() if match else 0
+            newline = data.find(b"\n", blank)
+            if not returns and b"\n" not in data and b"\r" in data:
+                if complete or len(data) >= _LONG_HEADER:
+                    raise _OnlyReturns
             if newline < 0 and not complete:
                 return 0
-            line = data[: newline if newline >= 0 else len(data)].removeprefix(_BOM)
+            line = data[data.rfind(b"\n", 0, blank) + 1 : newline if newline >= 0 else len(data)]
+            line = line.removeprefix(_BOM)
             header = line.decode(encoding, errors="replace").rstrip("\r")
             delimiter = context.delimiter or sniff_delimiter(header)
             splitter = RecordSplitter(delimiter.encode(encoding), quote, context.max_message_bytes)
@@ -171,11 +196,14 @@ def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
 
     with file.opener() as stream:
         source = _open(stream, context)
+        if returns:
+            source = LineFeedStream(source)
         for block in read_blocks(source, BATCH_BYTES, context.max_message_bytes, cut=cut):
             if isinstance(block, Rest):
                 empty = False
                 attributes = table.attributes(context) if table else {"format": FORMAT.name}
-                failure = block.failure(file.path, attributes)
+                failure = replace(block, offset=row).failure(file.path, attributes, file.size)
+                row += 1
                 yield Decoded(empty_events(), [failure], dead=1)
                 continue
             records = splitter.records
@@ -186,7 +214,7 @@ def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
                 table, records = first
                 warnings = table.map.warnings(file.path)
             empty = False
-            fields = read_fields(block.data, records, table)
+            fields = read_fields(block.data, records, table, context.max_message_bytes)
             yield _decode_records(
                 block.data, records, fields, table, file.path, row, context, warnings
             )
@@ -194,6 +222,8 @@ def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
             warnings = ()
     if empty:
         yield Decoded(empty_events(), warnings=(f"{file.path} is empty",))
+    elif row == 0:
+        yield Decoded(empty_events(), warnings=(f"{file.path} has a header and no rows",))
 
 
 def _first_block(data: bytes, records: Records, context: Context) -> tuple[Table, Records] | None:
@@ -302,7 +332,7 @@ def _decode_group(
                 bad.append(i)
     records = Records(ends - sizes, ends - 1, tuple(bad), int(ends[-1]))
     data = b"\n".join(bodies) + b"\n"
-    fields = read_fields(data, records, table)
+    fields = read_fields(data, records, table, context.max_message_bytes)
     taken = [messages[i] for i in fields.rows.tolist()]
     live = [None if m.record_time is None else m.payload for m in taken]
     events, failed = _events(

@@ -10,7 +10,9 @@ import base64
 import binascii
 import csv
 import io
+import itertools
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,18 +34,23 @@ from transforms.formats.base import (
     Message,
     Span,
 )
-from transforms.formats.columns import replay_columns
+from transforms.formats.columns import REPLAYED, replay_context
+from transforms.formats.imixs import LOG
 from transforms.formats.line_blocks import UNREADABLE, Rest, join_decoded, line_bounds, read_blocks
 from transforms.formats.times import parse_times
 
 _COLUMNS = ("payload", "payload_size", "attributes", "source", "time")
+_REASON = ("error", "message")
 _OWN = (b"row_id", b"payload_size", b"attributes", b"step")
 _LETTERS = 4_096
+_LOG_FORMATS = ("imixs_xml", "imixs_json")
+_FIELD_BYTES = 2**31 - 1
+_FIELD_LIMIT = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Letter:
-    """One row of the table; `problem` if it cannot be replayed."""
+    """One row of the table: its `reason` there, and `problem` if it cannot be replayed."""
 
     payload: bytes
     size: int
@@ -51,6 +58,7 @@ class _Letter:
     source: str
     time: int | None = None
     problem: tuple[str, str] | None = field(default=None)
+    reason: tuple[str, str] | None = None
 
 
 class DeadLetters:
@@ -98,12 +106,14 @@ FORMAT = DeadLetters()
 def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
     """Decode payloads, those of one format and mapping at once."""
     failures: list[Failure] = []
-    groups: dict[tuple[str, str], list[Message]] = {}
+    groups: dict[tuple[str, ...], list[Message]] = {}
     origins: dict[str, str] = {}
     formats: dict[str, Format] = {}
     for letter in letters:
         format_ = None if letter.problem else _format_of(letter)
         problem = letter.problem
+        if problem is None and _is_line(letter):
+            problem = letter.reason
         if problem is None and letter.size > len(letter.payload):
             problem = (
                 "TruncatedPayload",
@@ -119,13 +129,16 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
         formats[format_.name] = format_
         source, offset = _origin(letter.source)
         origins[f"{source}:{offset}"] = letter.source
-        key = (format_.name, letter.attributes.get("columns", ""))
-        groups.setdefault(key, []).append(
-            Message(letter.payload, source, offset, letter.attributes, letter.time)
+        settings = (letter.attributes.get(name, "") for name in ("columns", *REPLAYED))
+        attributes = letter.attributes
+        if context.delimiter and "delimiter" in attributes:
+            attributes = {**attributes, "delimiter": context.delimiter}
+        groups.setdefault((format_.name, *settings), []).append(
+            Message(letter.payload, source, offset, attributes, letter.time)
         )
     parts = [Decoded(empty_events(), failures, dead=len(failures))]
-    for (name, _), messages in groups.items():
-        own = replay_columns(messages[0].attributes, context)
+    for (name, *_), messages in groups.items():
+        own = replay_context(messages[0].attributes, context)
         part = formats[name].decode(messages, own)
         restored = [replace(f, source=origins.get(f.source, f.source)) for f in part.failures]
         parts.append(replace(part, failures=restored))
@@ -141,6 +154,12 @@ def _failure(letter: _Letter, error: str, message: str) -> Failure:
         attributes=letter.attributes,
         size=letter.size,
     )
+
+
+def _is_line(letter: _Letter) -> bool:
+    """Say whether it is a line of a log: no message, and nothing without its document."""
+    attributes = letter.attributes
+    return attributes.get("part") in LOG and attributes.get("format") in _LOG_FORMATS
 
 
 def _format_of(letter: _Letter) -> Format | None:
@@ -181,7 +200,8 @@ def _read_parquet(file: InputFile) -> Iterator[list[_Letter]]:
                     yield [_broken(b"", file.path, reason)]
                     return
                 row = 0
-                for batch in source.iter_batches(_LETTERS, columns=list(_COLUMNS)):
+                used = [c for c in source.schema_arrow.names if c in (*_COLUMNS, *_REASON)]
+                for batch in source.iter_batches(_LETTERS, columns=used):
                     yield _from_batch(batch, file.path, row)
                     row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -191,7 +211,8 @@ def _read_parquet(file: InputFile) -> Iterator[list[_Letter]]:
 def _from_batch(batch: pa.RecordBatch, path: str, first: int) -> list[_Letter]:
     times = parse_times(batch.column("time")).cast(pa.int64()).to_pylist()
     letters = []
-    for row, values in enumerate(batch.select(_COLUMNS[:4]).to_pylist()):
+    used = [name for name in batch.schema.names if name != "time"]
+    for row, values in enumerate(batch.select(used).to_pylist()):
         payload = values["payload"] or b""
         letters.append(
             _Letter(
@@ -200,6 +221,7 @@ def _from_batch(batch: pa.RecordBatch, path: str, first: int) -> list[_Letter]:
                 attributes=_attributes(values["attributes"]),
                 source=values["source"] or f"{path}:{first + row}",
                 time=times[row],
+                reason=_reason(values),
             )
         )
     return letters
@@ -233,21 +255,55 @@ def _from_json(line: bytes, source: str) -> _Letter:
 
 
 def _read_csv(file: InputFile) -> Iterator[list[_Letter]]:
-    letters: list[_Letter] = []
     with file.opener() as stream:
-        rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline=""))
-        number = 0
-        try:
-            for number, row in enumerate(rows):
-                line = orjson.dumps({str(key): value for key, value in row.items()})
-                letters.append(_from_text(row, line, f"{file.path}:{number}"))
-                if len(letters) == _LETTERS:
-                    yield letters
-                    letters = []
-        except (csv.Error, *UNREADABLE) as error:
-            letters.append(_broken(b"", f"{file.path}:{number + 1}", str(error)))
-    if letters:
-        yield letters
+        text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
+        numbers = itertools.count()
+        names: list[str] | None = None
+        records = csv.reader(text)
+        while True:
+            letters: list[_Letter] = []
+            ended = False
+            # The limit is the interpreter's: none but one reader changes it at a time.
+            with _FIELD_LIMIT:
+                limit = csv.field_size_limit(_FIELD_BYTES)
+                try:
+                    if names is None:
+                        names = next(records, [])
+                    while len(letters) < _LETTERS and not ended:
+                        ended = not _read_record(records, names, file.path, numbers, letters)
+                finally:
+                    csv.field_size_limit(limit)
+            if letters:
+                yield letters
+            if ended:
+                return
+
+
+def _read_record(
+    records: Iterator[list[str]],
+    names: Sequence[str],
+    path: str,
+    numbers: Iterator[int],
+    letters: list[_Letter],
+) -> bool:
+    """Add the letter of the next record; False at the end."""
+    try:
+        values = next(records, None)
+        if not values:  # a blank line has no fields
+            return values is not None
+        source = f"{path}:{next(numbers)}"
+        row = dict(zip(names, values, strict=False))
+        if len(values) == len(names):
+            letters.append(_from_text(row, orjson.dumps(row), source))
+        else:
+            reason = f"{len(values)} fields; the header has {len(names)}"
+            letters.append(_broken(orjson.dumps(row), source, reason))
+    except csv.Error as error:  # the record; the next one is read
+        letters.append(_broken(b"", f"{path}:{next(numbers)}", str(error)))
+    except UNREADABLE as error:
+        letters.append(_broken(b"", f"{path}:{next(numbers)}", str(error)))
+        return False
+    return True
 
 
 def _from_text(row: Mapping[Any, Any], line: bytes, source: str) -> _Letter:
@@ -265,8 +321,17 @@ def _from_text(row: Mapping[Any, Any], line: bytes, source: str) -> _Letter:
         return _broken(line, source, "no payload: not a dead letter")
     time = parse_times(pa.array([row.get("time") or None], pa.string())).cast(TIME)
     return _Letter(
-        payload, size, pairs, row.get("source") or source, time.cast(pa.int64())[0].as_py()
+        payload=payload,
+        size=size,
+        attributes=pairs,
+        source=row.get("source") or source,
+        time=time.cast(pa.int64())[0].as_py(),
+        reason=_reason(row),
     )
+
+
+def _reason(row: Mapping[Any, Any]) -> tuple[str, str]:
+    return str(row.get("error") or "BadEventLogLine"), str(row.get("message") or "")
 
 
 def _attributes(value: Any) -> dict[str, str]:

@@ -142,7 +142,8 @@ def _cut(
             yield from collection.documents()
         except InvalidJsonError as error:
             problem = Problem("InvalidJson", str(error))
-            yield Unread(collection.rest(), reader.problem(problem) if reader else problem)
+            rest, size = collection.rest(), collection.left()
+            yield Unread(rest, reader.problem(problem) if reader else problem, size)
         return
     if file is not None and not file.compressed and file.size > limit:
         yield Unread(first[:MAX_PAYLOAD], too_large(file.size, limit), file.size)
@@ -151,7 +152,8 @@ def _cut(
     if reader is not None and reader.damage is not None:
         yield Unread(payload, reader.problem(Problem("InvalidJson", "")))
     elif len(payload) > limit:
-        yield Unread(payload[:MAX_PAYLOAD], too_large(None, limit))
+        # At least so large: enough to see that it was cut.
+        yield Unread(payload[:MAX_PAYLOAD], too_large(None, limit), len(payload))
     else:
         yield from _cut_whole(payload, encoding)
 
@@ -239,6 +241,10 @@ class _Collection:
         """Return what has not been cut, up to the size of a payload."""
         return self._text[self._at : self._at + MAX_PAYLOAD].encode()
 
+    def left(self) -> int:
+        """Read to the end, and return how many bytes have not been cut."""
+        return len(self._text[self._at :].encode()) + sum(len(chunk) for chunk in self._chunks)
+
     def documents(self) -> Iterator[Part]:
         """Yield each document.
 
@@ -281,13 +287,16 @@ class _Collection:
                 if self._ended or len(self._text) - self._at > self._limit:
                     raise InvalidJsonError(error.msg) from None
                 self._fill()
+            except ValueError as error:  # an integer of thousands of digits
+                raise InvalidJsonError(str(error)) from None
         if not isinstance(value, dict):
             reason = "a member of a collection is no object"
             raise InvalidJsonError(reason)
         document = self._text[self._at : end].encode()
         self._at = end
         if len(document) > self._limit:
-            return Unread(document[:MAX_PAYLOAD], too_large(len(document), self._limit))
+            problem = too_large(len(document), self._limit)
+            return Unread(document[:MAX_PAYLOAD], problem, len(document))
         return document
 
     def _next(self) -> str:

@@ -118,7 +118,8 @@ def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
         return
     payload = first + take(chunks, limit + 1 - len(first))
     if len(payload) > limit:
-        yield Unread(payload[:MAX_PAYLOAD], too_large(None, limit))
+        # At least so large: enough to see that it was cut.
+        yield Unread(payload[:MAX_PAYLOAD], too_large(None, limit), len(payload))
     elif reader.damage is not None:
         yield Unread(payload, reader.problem(Problem("InvalidXml", "")))
     else:
@@ -147,7 +148,8 @@ def cut_collection(
         yield from cutter.documents()
     except _BrokenError as broken:
         problem = Problem("InvalidXml", text.damage or str(broken))
-        yield Unread(cutter.rest(), problem if reader is None else reader.problem(problem))
+        rest, size = cutter.rest(), cutter.left()
+        yield Unread(rest, problem if reader is None else reader.problem(problem), size)
 
 
 def without_files(payload: bytes) -> bytes:
@@ -226,6 +228,13 @@ class _Cutter:
     def rest(self) -> bytes:
         """Return what has not been cut, up to the size of a payload."""
         return bytes(self._buffer[self._at : self._at + MAX_PAYLOAD])
+
+    def left(self) -> int:
+        """Read to the end, and return how many bytes have not been cut."""
+        size = len(self._buffer) - self._at
+        while chunk := self._text.next():
+            size += len(chunk)
+        return size
 
     def documents(self) -> Iterator[Part]:
         """Yield each document.

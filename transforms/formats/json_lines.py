@@ -42,7 +42,6 @@ from transforms.formats.columns import (
 )
 from transforms.formats.json_columns import LineColumns, read_lines, read_value
 from transforms.formats.line_blocks import (
-    UNREADABLE,
     Block,
     Offsets,
     Rest,
@@ -50,6 +49,7 @@ from transforms.formats.line_blocks import (
     line_bounds,
     merge,
     read_blocks,
+    read_up_to,
 )
 
 SPAN_BYTES = 64 * 1024 * 1024
@@ -89,14 +89,16 @@ class JsonLines:
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first line is a JSON object of its own."""
         line = head.removeprefix(_BOM).lstrip().split(b"\n", 1)[0].strip()
+        named = re.search(r"\.(jsonl|ndjson|jsonlines)(\.|$)", name, re.IGNORECASE) is not None
+        if head and not line:
+            return named  # blank lines only
         if not line.startswith(b"{"):
             return False
         try:
             return isinstance(orjson.loads(line), dict)
         except orjson.JSONDecodeError:
             # A first line longer than the head; or a broken one, which the name must vouch for.
-            named = re.search(r"\.(jsonl|ndjson|jsonlines)(\.|$)", name, re.IGNORECASE)
-            return named is not None
+            return named
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Cut an uncompressed file every 64 MiB; a line belongs to the part in which it starts."""
@@ -179,6 +181,7 @@ def _read_span(
                 yield Decoded(empty_events(), warnings=(f"{file.path} is empty",))
             return
         second = None
+        blank = False
         if file.path not in plans:
             plans.clear()
             head = b""
@@ -186,32 +189,31 @@ def _read_span(
                 # The first block is as good as the file's head if it holds all of that.
                 if len(first.data) < HEAD_BYTES:
                     second = next(blocks, None)
-                head = first.data if second is None else b""
-            plans[file.path] = _plan_lines(_head_lines(head or _read_head(file, context)), context)
+                head = b"" if isinstance(second, Block) else first.data
+            head = head or _read_head(file, context)
+            blank = bool(head) and not head.strip()
+            plans[file.path] = _plan_lines(_head_lines(head), context)
         plan = plans[file.path]
-        warnings = plan.map.warnings(file.path)
+        warnings = (f"{file.path} is empty",) if blank else plan.map.warnings(file.path)
         for block in itertools.chain([first], [] if second is None else [second], blocks):
             if isinstance(block, Rest):
-                yield Decoded(empty_events(), [block.failure(file.path, attributes)], dead=1)
+                yield Decoded(
+                    empty_events(), [block.failure(file.path, attributes, file.size)], dead=1
+                )
                 continue
             yield _decode_block(block, file.path, plan, context, attributes, warnings)
             warnings = ()
 
 
 def _read_head(file: InputFile, context: Context) -> bytes:
-    head = b""
-    try:
-        with file.opener() as stream:
-            source = _utf8(stream, context)
-            while len(head) < HEAD_BYTES and (piece := source.read(HEAD_BYTES - len(head))):
-                head += piece
-    except UNREADABLE:
-        pass  # reported when the span itself is read
-    return head
+    with file.opener() as stream:
+        # What cannot be read is reported when the span itself is.
+        return read_up_to(_utf8(stream, context), HEAD_BYTES)[0]
 
 
 def _head_lines(head: bytes) -> list[bytes]:
-    return head[:HEAD_BYTES].removeprefix(_BOM).split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]
+    head = head[:HEAD_BYTES].removeprefix(_BOM).lstrip()
+    return head.split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]
 
 
 def _utf8(stream: BinaryIO, context: Context) -> Any:

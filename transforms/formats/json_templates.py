@@ -28,6 +28,9 @@ Path = tuple[str, ...]
 _TEMPLATES = 6
 """Layouts that are tried in a block."""
 
+_PIECES = 4_096
+"""A line with more quotes is no layout: finding one would take time by the square of them."""
+
 _LINES = 8_192
 """Lines that are read at once: they and the vectors stay in the processor's cache."""
 
@@ -181,7 +184,7 @@ def _new_template(
 def _template_of(line: bytes, paths: Mapping[str, Path]) -> _Template | None:
     """See the layout of a line; None if it is not one of objects, strings and plain scalars."""
     pieces = line.split(b'"')
-    if len(pieces) % 2 == 0:
+    if len(pieces) % 2 == 0 or len(pieces) > _PIECES:
         return None
     runs: list[bytes] = []
     values: list[_Value] = []
@@ -223,7 +226,7 @@ def _fields(
         marked += run + (b"%d" % i if value.before < 0 else b'"%d"' % i)
     try:
         row = json.loads(marked + runs[-1], object_pairs_hook=_unique)
-    except ValueError:  # no JSON, or a key that occurs twice
+    except (ValueError, RecursionError):  # no JSON, a key that occurs twice, nested too deeply
         return None
     fields: dict[str, int | None] = {}
     for name, path in paths.items():

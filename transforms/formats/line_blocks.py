@@ -8,6 +8,7 @@ a truncated file counts; the rest of it is one message.
 from __future__ import annotations
 
 import codecs
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,10 @@ UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 _PIECE = 1 << 18
 """Bytes scanned at once: they and the result stay in the processor's cache."""
+
+_FIRST_READ, _LARGEST_READ = 1 << 10, 1 << 16
+"""Bytes asked for at once of a stream that may be damaged: the read that meets the damage gives
+nothing, so reads are small against what came before."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,15 @@ class Rest:
     error: str
     message: str
 
-    def failure(self, path: str, attributes: dict[str, str]) -> Failure:
-        """Return it as a dead letter."""
+    def failure(self, path: str, attributes: dict[str, str], file_size: int = 0) -> Failure:
+        """Return it as a dead letter; one without a byte has the size of its file."""
         return Failure(
             payload=self.head,
             source=f"{path}:{self.offset}",
             error=self.error,
             message=self.message,
             attributes=attributes,
-            size=self.size,
+            size=self.size or max(file_size, 0),
         )
 
 
@@ -130,7 +135,7 @@ def read_blocks(
     problem = None
     while True:
         wanted = block_bytes if end is None else max(min(block_bytes, end - offset - held), 1 << 16)
-        data, problem = _read(stream, wanted)
+        data, problem = read_up_to(stream, wanted)
         complete = len(data) < wanted and problem is None
         if skipping:
             newline = data.find(b"\n")
@@ -177,24 +182,27 @@ def read_blocks(
             carry, lost, held = [joined[:MAX_PAYLOAD]], held, 0
     if problem is not None and (end is None or offset < end):
         rest = b"".join(carry)
+        problem = f"cannot read on at byte {offset + len(rest)}: {problem}"
         yield Rest(rest[:MAX_PAYLOAD], offset, len(rest), "TruncatedFile", problem)
 
 
-def _read(stream: BinaryIO, wanted: int) -> tuple[bytes, str | None]:
+def read_up_to(stream: BinaryIO, wanted: int) -> tuple[bytes, str | None]:
     """Read `wanted` bytes, fewer at the end; keep what came before an error, and say which."""
     # read1 makes one raw read at a time; read() would lose what it has when a later one fails.
-    read = getattr(stream, "read1", None)
+    read = getattr(stream, "read1", stream.read)
+    plain = isinstance(stream, (io.BufferedReader, io.BytesIO))
     pieces: list[bytes] = []
     size = 0
     try:
         while size < wanted:
-            piece = read(wanted - size) if read else stream.read(min(wanted - size, 1 << 16))
+            most = wanted if plain else min(max(size >> 6, _FIRST_READ), _LARGEST_READ)
+            piece = read(min(wanted - size, most))
             if not piece:
                 break
             pieces.append(piece)
             size += len(piece)
     except UNREADABLE as error:
-        return b"".join(pieces), f"cannot read on: {type(error).__name__}: {error}"
+        return b"".join(pieces), f"{type(error).__name__}: {error}"
     return b"".join(pieces), None
 
 
@@ -203,19 +211,34 @@ def _too_large(head: bytes, offset: int, size: int, limit: int) -> Rest:
     return Rest(head, offset, size, "TooLarge", message)
 
 
+def _surrogate(error: UnicodeError) -> tuple[str, int]:
+    """Put a lone surrogate in place of what cannot be decoded."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udcff", error.end
+
+
+codecs.register_error("imixs-surrogate", _surrogate)
+
+
 class Utf8Stream:
-    """A stream in another encoding, read as UTF-8 (for encodings whose newline is not one byte)."""
+    """A stream in another encoding, read as UTF-8 (for encodings whose newline is not one byte).
+
+    What cannot be decoded is not UTF-8 in the result either, so its line fails.
+    """
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="imixs-surrogate")
         self._ready = b""
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes; none at the end."""
+        read = getattr(self._stream, "read1", self._stream.read)
         while not self._ready:
-            raw = self._stream.read(1 << 16)
-            self._ready = self._decoder.decode(raw, final=not raw).encode()
+            raw = read(max(size, _FIRST_READ))
+            text = self._decoder.decode(raw, final=not raw)
+            self._ready = text.encode("utf-8", "surrogatepass")
             if not raw:
                 break
         taken, self._ready = self._ready[:size], self._ready[size:]
@@ -224,6 +247,19 @@ class Utf8Stream:
     def close(self) -> None:
         """Close the stream below."""
         self._stream.close()
+
+
+class LineFeedStream:
+    """A stream whose lines end with carriage returns, read with line feeds instead."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        read = getattr(self._stream, "read1", self._stream.read)
+        data: bytes = read(size)
+        return data.replace(b"\r", b"\n")
 
 
 def merge(parts: Iterable[Decoded], rows: int) -> Iterator[Decoded]:

@@ -7,8 +7,10 @@ with all its columns, so that a replay can read it, also with another `--columns
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.events import EVENT_SCHEMA, NAME, empty_events
+from transforms.formats.arrow_values import invalid_texts, is_bytes, plain_layout, plain_values
 from transforms.formats.base import (
     BATCH_BYTES,
     MAX_PAYLOAD,
@@ -30,6 +33,7 @@ from transforms.formats.base import (
 )
 from transforms.formats.columns import (
     ColumnMap,
+    Refusal,
     build_events,
     map_columns,
     name_column,
@@ -183,7 +187,7 @@ def _read_group(
     warnings: Sequence[str],
 ) -> Iterator[Decoded]:
     """Read a row group; the rest of a damaged one is a dead message, and the next is read."""
-    whole = _WholeRows(file, group, row)
+    whole = _WholeRows(file, group, row, mapped)
     try:
         for batch in source.iter_batches(size, row_groups=[group], columns=columns):
             yield _decode_batch(batch, row, file.path, mapped, whole, context, warnings)
@@ -227,7 +231,7 @@ def _names(fields: Any, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
 
 
 def _type_at(schema: pa.Schema, name: str) -> pa.DataType:
-    return dict(_names(schema))[name]
+    return next(kind for path, kind in _names(schema) if path == name)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -238,23 +242,35 @@ def _map(source: Any, context: Context) -> ColumnMap:
     """Recognise columns by their names, and their first values."""
     schema = source.schema_arrow
     names = list(dict.fromkeys(name for name, _ in _names(schema)))
-    plain = [f.name for f in schema if not pa.types.is_nested(f.type)]
+    plain = list(dict.fromkeys(f.name for f in schema if not pa.types.is_nested(f.type)))
     sample: dict[str, list[Any]] = {}
     if plain and source.metadata.num_rows:
         batch = next(source.iter_batches(_SAMPLE_ROWS, columns=plain), None)
         if batch is not None:
-            sample = {name: to_text(batch.column(name)).to_pylist() for name in plain}
+            sample = {
+                name: plain_values(to_text(_recoded(_field_of(batch, name)))) for name in plain
+            }
     return map_columns(names, context, sample)
 
 
+def _recoded(array: pa.Array) -> pa.Array:
+    """Return text with the bytes that are not UTF-8 replaced."""
+    if not invalid_texts(array).any():
+        return array
+    return pa.array(plain_values(array), pa.string())
+
+
 def _field_of(batch: pa.RecordBatch, name: str) -> pa.Array:
-    if name in batch.schema.names:
-        return batch.column(name)
+    """Return a column, or a field within structs; of several of one name the first."""
+    names = batch.schema.names
+    if name in names:
+        return plain_layout(batch.column(names.index(name)))
     first, *rest = name.split(".")
-    column = batch.column(first)
+    column = batch.column(names.index(first))
     for key in rest:
-        column = pc.struct_field(column, [column.type.get_field_index(key)])
-    return column
+        fields = [column.type.field(i).name for i in range(column.type.num_fields)]
+        column = pc.struct_field(column, [fields.index(key)])
+    return plain_layout(column)
 
 
 def _decode_batch(
@@ -266,20 +282,35 @@ def _decode_batch(
     context: Context,
     warnings: Sequence[str],
 ) -> Decoded:
-    rows = batch.num_rows
     arrays = {name: _field_of(batch, name) for name in mapped.inputs}
-    numbers = pa.array(np.arange(first, first + rows))
+    undecodable = _undecodable(arrays, mapped)
+    kept = np.setdiff1d(np.arange(batch.num_rows), list(undecodable))
+    rows = len(kept)
+    if undecodable:
+        arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
+        # A dictionary still has the values that no row is left with.
+        arrays = {
+            name: array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+            for name, array in arrays.items()
+        }
+    numbers = pa.array(kept + first)
     fixed = {"position": numbers, "source": name_column(path, rows), "source_offset": numbers}
-    events, refusals = build_events(
+    events, refused = build_events(
         {column: arrays[name] for column, name in mapped.columns.items()},
         rows,
         context,
         fixed,
         to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows),
     )
+    refusals = [replace(refusal, row=int(kept[refusal.row])) for refusal in refused]
+    refusals += [
+        Refusal(row, "InvalidEncoding", f"{name} is not UTF-8") for row, name in undecodable.items()
+    ]
+    refusals.sort(key=lambda refusal: refusal.row)
     failures = []
     if refusals:
-        attributes = replay_attributes("json_lines", context)
+        # What is written here is UTF-8, whatever the run was told of other files.
+        attributes = replay_attributes("json_lines", replace(context, encoding="utf-8"))
         payloads = whole.take([first + refusal.row for refusal in refusals])
         for refusal, payload in zip(refusals, payloads, strict=True):
             failures.append(
@@ -298,15 +329,28 @@ def _decode_batch(
         decoded=len(events),
         dead=len(failures),
         warnings=warnings,
-        messages=rows,
+        messages=batch.num_rows,
     )
+
+
+def _undecodable(arrays: Mapping[str, pa.Array], mapped: ColumnMap) -> dict[int, str]:
+    """Find rows with text that is not UTF-8, and where; items may be any bytes."""
+    found: dict[int, str] = {}
+    feeding = set(mapped.columns.values())
+    for name, array in arrays.items():
+        if name in feeding or not is_bytes(array.type):
+            for row in np.flatnonzero(invalid_texts(array)).tolist():
+                found.setdefault(row, name)
+    return found
 
 
 class _WholeRows:
     """Rows with all their columns, as JSON; read only where a row is refused."""
 
-    def __init__(self, file: InputFile, group: int, first: int) -> None:
+    def __init__(self, file: InputFile, group: int, first: int, mapped: ColumnMap) -> None:
         self._file = file
+        # Of columns that are read a replay must see wrong bytes; in others they only hinder it.
+        self._exact = {part for name in mapped.inputs for part in (name, name.split(".")[0])}
         self._group = group
         self._first = first  # of the batch held
         self._batches: Iterator[pa.RecordBatch] | None = None
@@ -323,8 +367,7 @@ class _WholeRows:
             last = self._first + self._batch.num_rows
             here = [row - self._first for row in rows[len(taken) :] if row < last]
             if here:
-                part = pa.table(self._batch).take(pa.array(here))
-                taken += [_row_json(row) for row in _portable(part).to_pylist()]
+                taken += _rows_json(self._batch, here, self._exact)
             if len(taken) < len(rows):
                 self._first, self._batch = last, None
         return taken
@@ -334,17 +377,20 @@ class _WholeRows:
             yield from source.iter_batches(_BATCH_ROWS[0], row_groups=[self._group])
 
 
-def _portable(table: pa.Table) -> pa.Table:
-    """Cut nanoseconds, which Python's datetime has not."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            kind = pa.timestamp("us", field.type.tz)
-            table = table.set_column(i, field.name, table.column(i).cast(kind, safe=False))
-    return table
+def _rows_json(batch: pa.RecordBatch, rows: list[int], exact: Collection[str]) -> list[bytes]:
+    """Write rows as JSON; of columns of one name the first counts."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in columns:
+            errors = "surrogateescape" if name in exact else "replace"
+            columns[name] = plain_values(plain_layout(column).take(pa.array(rows)), errors)
+    values = zip(*columns.values(), strict=True)
+    return [_json(dict(zip(columns, row, strict=True))) for row in values]
 
 
-def _row_json(row: Mapping[str, Any]) -> bytes:
-    def other(value: Any) -> str:
-        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-    return orjson.dumps(row, default=other, option=orjson.OPT_NON_STR_KEYS)
+def _json(row: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row)
+    except orjson.JSONEncodeError:  # bytes that are not UTF-8, or an integer beyond 64 bits
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogateescape")

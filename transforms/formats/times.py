@@ -110,9 +110,9 @@ def parse_times(
     if pa.types.is_dictionary(kind):
         return parse_times(array.dictionary, timezone, time_format).take(array.indices)
     if pa.types.is_timestamp(kind):
-        return _bounded(_zoned(_microseconds(array), timezone))
+        return _zoned(_microseconds(array), timezone)
     if pa.types.is_date(kind):
-        return _bounded(_zoned(_microseconds(array.cast(pa.timestamp("ms"))), timezone))
+        return _zoned(_microseconds(array.cast(pa.timestamp("ms"))), timezone)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _epochs(array, time_format)
     text = _text(array)
@@ -155,11 +155,16 @@ def _text(array: pa.Array) -> pa.Array | None:
 
 
 def _microseconds(array: pa.Array) -> pa.Array:
-    """Return a timestamp array in µs, null where that overflows."""
+    """Return a timestamp array in µs (nanoseconds are cut off), null where that overflows."""
     kind = array.type
     target = pa.timestamp("us", kind.tz)
-    if kind.unit in ("us", "ns"):
-        return array.cast(target, safe=False)
+    if kind.unit == "us":
+        return array
+    if kind.unit == "ns":
+        # Arrow's cast goes towards 1970; all other readers go to the µs before.
+        raw = array.view(pa.int64())
+        micros = raw.fill_null(0).to_numpy(zero_copy_only=False) // 1000
+        return pa.array(micros, mask=raw.is_null().to_numpy(zero_copy_only=False)).view(target)
     per_unit = 1_000_000 if kind.unit == "s" else 1_000
     raw = array.view(pa.int64())
     fits = pc.and_(
@@ -170,10 +175,12 @@ def _microseconds(array: pa.Array) -> pa.Array:
 
 
 def _zoned(array: pa.Array, timezone: str) -> pa.Array:
-    """Return µs timestamps in UTC; those without a zone are in `timezone`."""
-    if array.type.tz is not None or timezone == "UTC":
-        return array.cast(TIME) if array.type.tz is not None else array.view(TIME)
+    """Return µs timestamps in UTC, within bounds; those without a zone are in `timezone`."""
     array = _bounded(array)
+    if array.type.tz is not None:
+        return array.cast(TIME)
+    if timezone == "UTC":
+        return array.view(TIME)
     # In a gap "latest" is its end; "earliest" would be the last tick before it.
     times = pc.assume_timezone(array, timezone, ambiguous="earliest", nonexistent="latest").cast(
         TIME
@@ -181,7 +188,7 @@ def _zoned(array: pa.Array, timezone: str) -> pa.Array:
     local = array.view(pa.int64())
     far = pc.greater_equal(local, _LAST_RULE).fill_null(False)
     if not pc.any(far).as_py():
-        return times
+        return _bounded(times)
     # Arrow knows the zone's clock changes up to 2037 only. They are at quarters of an hour.
     zone = zoneinfo.ZoneInfo(timezone)
     quarters = pc.divide(local.filter(far), _QUARTER).dictionary_encode()
@@ -192,7 +199,7 @@ def _zoned(array: pa.Array, timezone: str) -> pa.Array:
         offsets.append(0 if offset is None else offset // datetime.timedelta(microseconds=1))
     shift = pa.array(offsets, pa.int64()).take(quarters.indices)
     moments = pc.subtract(local.filter(far), shift).view(TIME)
-    return pc.replace_with_mask(times, far, moments)
+    return _bounded(pc.replace_with_mask(times, far, moments))
 
 
 def _bounded(array: pa.Array) -> pa.Array:
@@ -239,7 +246,8 @@ def _scale(numbers: npt.NDArray[Any], time_format: str | None) -> tuple[Integers
         if taken.dtype == np.int64:
             values[inside] = taken // 1000 if name == "ns" else taken * int(scale)
         else:
-            values[inside] = np.round(taken * scale).astype(np.int64)
+            micros = np.floor(taken / 1000) if name == "ns" else np.round(taken * scale)
+            values[inside] = micros.astype(np.int64)
         fits |= inside
     return values, fits
 
@@ -263,14 +271,27 @@ def _cast(text: pa.Array, timezone: str, time_format: str | None) -> pa.Array | 
         if _NUMBER.fullmatch(_shape_of(sample)):
             if time_format is None and len(sample) in (8, 14):  # 20240827, 20240827120420
                 return None
-            wanted = pa.float64() if set(sample) & set(".eE") else pa.int64()
-            return _epochs(text.cast(wanted), time_format)
+            # Of other numbers Arrow's reader takes more than we do (0x1F), or less exactly.
+            return _epochs(text.cast(pa.int64()), time_format) if _are_digits(text) else None
         if time_format is not None:
             return None
         zoned = re.search(r":\d\d.*([Zz]|[+-]\d\d(:?\d\d)?)$", sample)
         return _bounded(text.cast(TIME)) if zoned else _zoned(text.cast(_NAIVE), timezone)
     except pa.ArrowInvalid:
         return None
+
+
+def _are_digits(text: pa.Array) -> bool:
+    """Say whether all texts are digits and of one length, and none is null."""
+    if text.null_count:
+        return False
+    length = len(text[0].as_py())
+    _, offset_buffer, data = text.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32, len(text) + 1, text.offset * 4)
+    if not length or (np.diff(offsets) != length).any():
+        return False
+    raw = np.frombuffer(data, np.uint8, int(offsets[-1] - offsets[0]), int(offsets[0]))
+    return bool(((raw >= ord("0")) & (raw <= ord("9"))).all())
 
 
 def _shape_of(value: str) -> str:
@@ -334,12 +355,14 @@ def _with_format(text: pa.Array, timezone: str, time_format: str) -> pa.Array:
     for value in distinct.dictionary.to_pylist():
         try:
             time = datetime.datetime.strptime(value, time_format)  # noqa: DTZ007 - zoned below
-        except ValueError:
-            time = None
-        naive.append(time is None or time.tzinfo is None)
-        values.append(
-            time if time is None or not time.tzinfo else time.astimezone(datetime.timezone.utc)
-        )
+            zoned = time.tzinfo is not None
+            moment = time.astimezone(datetime.timezone.utc) if zoned else time
+        except (ValueError, OverflowError):
+            naive.append(True)
+            values.append(None)
+            continue
+        naive.append(not zoned)
+        values.append(moment)
     plain = pa.array([v and v.replace(tzinfo=None) for v in values], _NAIVE)
     slow = pc.if_else(pa.array(naive, pa.bool_()), _zoned(plain, timezone), plain.view(TIME))
     return pc.replace_with_mask(times, missing, _bounded(slow).take(distinct.indices))
@@ -373,12 +396,16 @@ def _read_text(
 
 
 def _numbers(texts: pa.Array) -> npt.NDArray[Any]:
-    """Read integers exactly where they fit 64 bits, else as doubles."""
+    """Read numbers of one shape: integers exactly, others as doubles."""
     for kind in (pa.int64(), pa.float64()):
         try:
             return texts.cast(kind).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            continue
+            if pa.types.is_integer(kind) and re.fullmatch(r"[+-]?\d+", texts[0].as_py()):
+                # A sign, or one of them has no place in 64 bits: it is out of range as their end.
+                most = np.iinfo(np.int64).max
+                whole = (int(value) for value in texts.to_pylist())
+                return np.array([min(max(n, -most), most) for n in whole], np.int64)
     return np.full(len(texts), np.nan)
 
 

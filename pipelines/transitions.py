@@ -35,9 +35,11 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
     plan = run.plan
     exchange = Exchange(run.scratch)
     hidden = masking(settings.mask, settings.items, settings.mask_key) if settings.mask else None
+    # Beam compresses what a Create holds: the names of a large archive are left in files.
+    units = [exchange.leave(unit.to_bytes(), f"unit-{unit.number}") for unit in plan.units]
     decoded = (
         root
-        | "Plan units" >> beam.Create([unit.to_bytes() for unit in plan.units])
+        | "Plan units" >> beam.Create(units)
         # Without this the units would be read one after the other, by one worker.
         | "Spread units" >> beam.Reshuffle()
         # unit

@@ -17,7 +17,7 @@ from schemas.dead_letters import DeadLetter, to_rows
 from schemas.events import ATTRIBUTES
 from transforms.arrays import conform
 from transforms.counts import ITEM, WARNING, counted
-from transforms.exchange import Exchange
+from transforms.exchange import Exchange, take
 from transforms.formats.base import Context, Decoded, Failure
 from transforms.hashing import identify
 from transforms.mask import Masking, mask_events, mask_failure
@@ -35,8 +35,9 @@ COUNTS = "counts"
 
 @dataclass(eq=False)
 class DecodeFiles(beam.PTransform):
-    """Reads units of files: `Unit` bytes -> (shard, packed events), dead letters, counts.
+    """Reads units of files: (shard, packed events), dead letters and counts.
 
+    Input: bytes of a `Unit`, left in the exchange.
     Outputs: the main one of (shard, packed batch of `EVENT_SCHEMA`); `DEAD` of (unit number,
     packed batch of `DEAD_LETTERS`); `COUNTS` of (name, number).
 
@@ -69,7 +70,7 @@ class _DecodeUnit(beam.DoFn):
 
     def process(self, element: bytes) -> Iterator[tuple[int, bytes] | beam.pvalue.TaggedOutput]:
         step = self._step
-        unit = Unit.from_bytes(element)
+        unit = Unit.from_bytes(take(element))
         share = sum(part[1] for part in unit.parts)
         counts: Counter[str] = Counter()
         seen: set[str] = set()

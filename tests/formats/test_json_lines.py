@@ -231,7 +231,8 @@ def test_damage_costs_what_is_behind_it(pack: Any, unpack: Any, damage: Any, who
     packed = damage(pack(b"".join(each + b"\n" for each in lines)))
     file = memory_file(packed, compressed=True, opener=lambda: unpack(io.BytesIO(packed)))
     found = read_all(FORMAT, file)
-    *garbled, last = found.failures or [None]
+    garbled = list(found.failures)
+    last = garbled.pop() if garbled else None
     if last is not None and last.error == "TruncatedFile":
         assert last.size
         assert "cannot read on at byte" in last.message
@@ -241,7 +242,7 @@ def test_damage_costs_what_is_behind_it(pack: Any, unpack: Any, damage: Any, who
     good = 8800 if whole else 2000
     cases = found.events.column("case_id").to_pylist()
     assert cases[:good] == [f"c{i}" for i in range(good)]
-    assert garbled or cases == [f"c{i}" for i in range(found.decoded)]
+    assert damage is _flip or cases == [f"c{i}" for i in range(found.decoded)]
 
 
 def test_a_file_without_a_readable_byte_is_a_dead_letter() -> None:

@@ -38,6 +38,8 @@ from transforms.formats.base import (
 from transforms.formats.columns import NO_COLUMN
 
 HEAD = 64 * 1024
+BEGINNING = 128
+"""Bytes that tell one format from another, once a file that begins with them is known."""
 LARGE = 8 * 1024 * 1024
 """Files from this size on are looked into when planning, because they may be cut."""
 UNIT_BYTES = 64 * 1024 * 1024
@@ -296,15 +298,25 @@ def _open_raw(path: str) -> BinaryIO:
 def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
     """Read a unit's parts; those of one format are read together, in batches."""
     work: dict[str, list[tuple[InputFile, Span]]] = {}
+    seen: dict[tuple[bytes, str], Format] = {}
     for path, size, name, start, end in unit.parts:
         file, head = open_file(path, size)
-        found = registry.get(name) if name else registry.detect(head, path)
+        found = registry.get(name) if name else _detect(head, path, seen)
         if found is None or (not head and size != 0 and _is_closed(file)):
             yield _unreadable(file, head)
         else:
             work.setdefault(found.name, []).append((file, Span(start, end)))
     for name, parts in work.items():
         yield from registry.get(name).read(parts, context)
+
+
+def _detect(head: bytes, path: str, seen: dict[tuple[bytes, str], Format]) -> Format | None:
+    """Find a file's format; small files of an archive begin alike, and need one look only."""
+    beginning = head[:BEGINNING], os.path.splitext(path)[1]
+    found = seen.get(beginning) or registry.detect(head, path)
+    if found is not None and not head.startswith(b"PAR1"):
+        seen[beginning] = found
+    return found
 
 
 def _is_closed(file: InputFile) -> bool:

@@ -143,9 +143,7 @@ def test_a_name_that_is_not_text_is_read_and_shown_escaped(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("format_name", ["auto", "json_lines", "csv", "xes", "parquet"])
-def test_a_file_that_cannot_be_opened_is_one_dead_letter(
-    tmp_path: Path, format_name: str
-) -> None:
+def test_a_file_that_cannot_be_opened_is_one_dead_letter(tmp_path: Path, format_name: str) -> None:
     write(tmp_path / "1.jsonl", 3)
     found = plan([f"{tmp_path}/*"], format_name, Context())
     (tmp_path / "1.jsonl").unlink()  # as if forbidden: root may read everything

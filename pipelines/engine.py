@@ -30,11 +30,11 @@ from apache_beam.options.pipeline_options import (
 from pipelines.beam_log import original_error
 
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
-PROCESSES_FROM = 512 * 2**20
+PROCESSES_FROM = 128 * 2**20
 """Bytes of input in formats decoded in Python, from which processes are used.
 
-Large enough that their start (1.5 s of CPU each, for Python and Beam) is small beside the
-decoding. Not a measured break-even: with two workers, threads kept both cores busy."""
+Measured with 40,000 documents of 4 KiB (165 MB), two cores: threads 12.5 s, processes 10.7 s,
+their start (1.5 s of CPU each) included; XES in two threads is no faster than in one."""
 
 WORKERS = "workers"
 """Folder in the scratch folder with a file for each worker process: see `pipelines.worker`."""

@@ -369,10 +369,10 @@ LOCKED = frozenset({"imixs_xml", "xes"})
     [
         ([], {"parquet": 9000 * MIB}, "FnApiRunner, 2 threads", True),
         ([], {"imixs_xml": 511 * MIB}, "FnApiRunner, 2 threads", True),
-        ([], {"imixs_xml": 512 * MIB}, "FnApiRunner, 2 processes", True),
+        ([], {"imixs_xml": 128 * MIB}, "FnApiRunner, 2 processes", True),
         ([], {"imixs_xml": 256 * MIB, "xes": 256 * MIB}, "FnApiRunner, 2 processes", True),
-        ([], {"imixs_xml": 512 * MIB, "csv": 513 * MIB}, "FnApiRunner, 2 threads", True),
-        (["--workers=1"], {"imixs_xml": 512 * MIB}, "FnApiRunner, 1 thread", True),
+        ([], {"imixs_xml": 128 * MIB, "csv": 129 * MIB}, "FnApiRunner, 2 threads", True),
+        (["--workers=1"], {"imixs_xml": 128 * MIB}, "FnApiRunner, 1 thread", True),
         (["--runner", "direct"], {}, "FnApiRunner, 2 threads", True),
         (["--runner=FnApiRunner"], {}, "FnApiRunner, 2 threads", True),
         (["--direct_num_workers", "3"], {}, "FnApiRunner, 3 threads", True),

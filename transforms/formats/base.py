@@ -58,6 +58,7 @@ class InputFile:
         opener: opens the decompressed bytes; seekable if the file is not compressed.
         compressed: whether `size` and offsets are those of a compressed file.
         raw: opens the bytes as stored.
+        whole: the bytes themselves, of a small file that is not compressed.
     """
 
     path: str
@@ -65,6 +66,7 @@ class InputFile:
     opener: Callable[[], BinaryIO]
     compressed: bool = False
     raw: Callable[[], BinaryIO] | None = None
+    whole: bytes | None = None
 
 
 @dataclass(frozen=True)

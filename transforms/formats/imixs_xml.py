@@ -20,15 +20,14 @@ from transforms.formats.base import Context, Decoded, InputFile, Message, Span
 from transforms.formats.eventlog import Integers, Mask
 from transforms.formats.imixs import Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import Batch, Problem, Skipped, Unread, read_files, too_large
-from transforms.formats.imixs_xml_cut import cut_collection, cut_file, read_head, without_files
-
-_PLAIN_HEAD = re.compile(
-    rb"""(?:\xef\xbb\xbf)?"""
-    rb"""(?:<\?xml\ version=["']1\.0["'](?:\ encoding=["'](?:UTF|utf)-8["'])?"""
-    rb"""(?:\ standalone=["'](?:yes|no)["'])?\ ?\?>)?"""
-    rb"""\s*<document(?:\s+[\w:.-]+="[^"<>]*")*\s*>""",
-    re.VERBOSE,
+from transforms.formats.imixs_xml_cut import (
+    PLAIN_HEAD,
+    cut_collection,
+    cut_file,
+    read_head,
+    without_files,
 )
+
 _ITEM_CHILD = re.compile(rb"<(?:[^\s<>/!?:]+:)?item[\s>]")
 _DOCUMENT_TAIL = re.compile(r"\s*</document\s*>\s*")
 _ITEM_HEAD = re.compile(r"\s*<item name=")
@@ -73,7 +72,7 @@ class ImixsXml:
                 batch.add(Unread(payload, problem), message)
             elif not payload.strip():
                 batch.add(Skipped(), message)
-            elif not _PLAIN_HEAD.match(payload) and (head := read_head(payload)).root == "data":
+            elif not PLAIN_HEAD.match(payload) and (head := read_head(payload)).root == "data":
                 for part in cut_collection(payload, iter(()), head, context.max_message_bytes):
                     batch.add(part, message)
             else:
@@ -100,7 +99,7 @@ def pick(payloads: Sequence[bytes], names: Sequence[str]) -> Picked:
     bodies: list[bytes] = []
     size = 0
     for number, payload in enumerate(payloads):
-        head = _PLAIN_HEAD.match(payload)
+        head = PLAIN_HEAD.match(payload)
         if head is None:
             slow.append(number)
             continue

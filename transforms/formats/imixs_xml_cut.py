@@ -52,6 +52,15 @@ _BOMS = (
 )
 _UTF8_COMPATIBLE = ("utf-8", "ascii")
 
+# The head of a document as the engine writes it: UTF-8, no namespaces to look after.
+PLAIN_HEAD = re.compile(
+    rb"""(?:\xef\xbb\xbf)?"""
+    rb"""(?:<\?xml\ version=["']1\.0["'](?:\ encoding=["'](?:UTF|utf)-8["'])?"""
+    rb"""(?:\ standalone=["'](?:yes|no)["'])?\ ?\?>)?"""
+    rb"""\s*<document(?:\s+[\w:.-]+="[^"<>]*")*\s*>""",
+    re.VERBOSE,
+)
+
 
 @dataclass(frozen=True)
 class Head:
@@ -102,6 +111,10 @@ def read_head(data: bytes) -> Head:
 def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
     """Cut a file into documents; a file of one document is given as it is."""
     limit = context.max_message_bytes
+    whole = file.whole
+    if whole is not None and len(whole) <= limit and PLAIN_HEAD.match(whole):
+        yield whole
+        return
     reader = Chunks(file)
     chunks = iter(reader)
     first = take(chunks, HEAD_BYTES)

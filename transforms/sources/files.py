@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -168,11 +169,38 @@ def unfit_columns(found: Plan, context: Context) -> str | None:
 def match(patterns: Sequence[str]) -> list[Matched]:
     """Return the files that match, each once, sorted by path."""
     sizes: dict[str, int] = {}
-    for result in FileSystems.match(list(patterns)):
+    others = []
+    for pattern in patterns:
+        everything = _EVERYTHING.fullmatch(pattern)
+        if everything is not None and os.path.isdir(everything["root"]):
+            sizes.update(_walk(everything["root"], everything["end"] or ""))
+        else:
+            others.append(pattern)
+    for result in FileSystems.match(others) if others else ():
         for found in result.metadata_list:
-            sizes[found.path] = found.size_in_bytes
-    files = (Matched(path, size) for path, size in sorted(sizes.items()))
-    return [file for file in files if "://" in file.path or os.path.isfile(file.path)]
+            if "://" in found.path or os.path.isfile(found.path):
+                sizes[found.path] = found.size_in_bytes
+    return [Matched(path, size) for path, size in sorted(sizes.items())]
+
+
+# What most archives are named by; Beam takes ten times as long for each file.
+_EVERYTHING = re.compile(r"(?P<root>(?!\w+://)[^*?\[\\]+)/\*\*(?:/\*(?P<end>\.[^*?\[\\/]+)?)?")
+
+
+def _walk(folder: str, end: str) -> Iterator[tuple[str, int]]:
+    """Yield (path, size) of the files below a folder whose names end so; no linked folders."""
+    waiting = [folder]
+    while waiting:
+        try:
+            entries = os.scandir(waiting.pop())
+        except OSError:
+            continue  # `_unseen` tells of it
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.name.endswith(end) and entry.is_file():
+                    yield entry.path, entry.stat().st_size
 
 
 def _unseen(patterns: Sequence[str]) -> Iterator[str]:
@@ -255,8 +283,7 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
     unpacker = None
     head = b""
     try:
-        with _open_raw(path) as raw:
-            head = raw.read(HEAD)
+        head = _read_head(path)
         for magic, found in _MAGIC.items():
             if head.startswith(magic):
                 unpacker = found
@@ -270,20 +297,36 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
         # may be enough to know the format.
         pass
 
+    # Archives are many small files: one open each.
     whole = head if unpacker is None and 0 <= size == len(head) < HEAD else None
 
     def opener() -> BinaryIO:
-        if whole is not None:  # Archives are many small files: one open each.
+        if whole is not None:
             return io.BytesIO(whole)
         raw = _open_raw(path)
         return raw if unpacker is None else unpacker(raw)
 
-    return InputFile(shown(path), size, opener, unpacker is not None, lambda: _open_raw(path)), head
+    compressed = unpacker is not None
+    return InputFile(shown(path), size, opener, compressed, lambda: _open_raw(path), whole), head
 
 
 def shown(path: str) -> str:
     """Return a path as text: a file's name may hold bytes that are none."""
+    if path.isascii():
+        return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _read_head(path: str) -> bytes:
+    if "://" in path:
+        with _open_raw(path) as raw:
+            return raw.read(HEAD)
+    # Without a file object around it: half of what an archive of small files costs here.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(handle, HEAD)
+    finally:
+        os.close(handle)
 
 
 def _open_raw(path: str) -> BinaryIO:

@@ -368,7 +368,7 @@ LOCKED = frozenset({"imixs_xml", "xes"})
     ("arguments", "sizes", "shown", "local"),
     [
         ([], {"parquet": 9000 * MIB}, "FnApiRunner, 2 threads", True),
-        ([], {"imixs_xml": 511 * MIB}, "FnApiRunner, 2 threads", True),
+        ([], {"imixs_xml": 127 * MIB}, "FnApiRunner, 2 threads", True),
         ([], {"imixs_xml": 128 * MIB}, "FnApiRunner, 2 processes", True),
         ([], {"imixs_xml": 256 * MIB, "xes": 256 * MIB}, "FnApiRunner, 2 processes", True),
         ([], {"imixs_xml": 128 * MIB, "csv": 129 * MIB}, "FnApiRunner, 2 threads", True),

@@ -14,9 +14,9 @@ import apache_beam as beam
 from pipelines.options import Settings
 from pipelines.registry import RunContext
 from pipelines.values import time_text
-from pipelines.version import version
 from schemas.tables import DEAD_LETTERS
-from transforms.decode import COUNTS, DEAD, DecodeFiles
+from transforms.counts import COUNTS
+from transforms.decode import DEAD, DecodeFiles
 from transforms.exchange import Exchange
 from transforms.fold.bounded import BoundedFold
 from transforms.fold.steps import FoldShards
@@ -92,7 +92,7 @@ def about(settings: Settings, run: RunContext) -> dict[str, Any]:
     """Return what the manifest says of the run itself."""
     return {
         "pipeline": settings.pipeline,
-        "version": version(),
+        "version": run.version,
         "run_id": run.run_id,
         "engine": run.engine,
         "started": time_text(settings.started_us),

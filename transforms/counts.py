@@ -12,6 +12,9 @@ from apache_beam.metrics import Metrics
 
 Count = tuple[str, int]
 
+COUNTS = "counts"
+"""The side output of steps that count."""
+
 MESSAGES = ("decoded", "skipped", "dead")
 EVENTS = ("transitions", "duplicates", "late", "rejected", "outside")
 QUALITY = ("gaps", "ties", "reversals")

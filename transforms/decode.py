@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas.dead_letters import DeadLetter, to_rows
 from schemas.events import ATTRIBUTES
 from transforms.arrays import conform
-from transforms.counts import ITEM, WARNING, counted
+from transforms.counts import COUNTS, ITEM, WARNING, counted
 from transforms.exchange import Exchange, take
 from transforms.formats.base import Context, Decoded, Failure
 from transforms.hashing import identify
@@ -30,7 +30,6 @@ BATCH_BYTES = 48 * 1024 * 1024
 WITHHELD = "warnings are withheld because of --mask; run without it to see them"
 
 DEAD = "dead_letters"
-COUNTS = "counts"
 
 
 @dataclass(eq=False)

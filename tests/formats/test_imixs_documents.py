@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.dead_letters import MAX_PAYLOAD
 from tests.formats.files import memory_file, read_all
 from tests.formats.imixs_builder import (
     Items,
@@ -27,7 +28,12 @@ from tests.formats.imixs_builder import (
     to_json,
     xml_document,
 )
-from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, Format, Message
+from transforms.formats.base import (
+    Context,
+    Decoded,
+    Format,
+    Message,
+)
 from transforms.formats.imixs_json import FORMAT as JSON
 from transforms.formats.imixs_xml import FORMAT as XML
 from transforms.hashing import hash_strings

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.dead_letters import MAX_PAYLOAD
 from tests.formats.imixs_builder import (
     Generated,
     Items,
@@ -27,7 +28,10 @@ from tests.formats.imixs_builder import (
     to_json,
     values,
 )
-from transforms.formats.base import MAX_PAYLOAD, Context, Decoded
+from transforms.formats.base import (
+    Context,
+    Decoded,
+)
 from transforms.formats.imixs_input import BATCH_DOCUMENTS
 from transforms.formats.imixs_json import FORMAT, InvalidJsonError, parse_json, without_files
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from schemas.dead_letters import MAX_PAYLOAD
 from tests.formats.imixs_builder import (
     NAMESPACES,
     Generated,
@@ -29,7 +30,10 @@ from tests.formats.imixs_builder import (
     xml_document,
     xml_items,
 )
-from transforms.formats.base import MAX_PAYLOAD, Context, Decoded
+from transforms.formats.base import (
+    Context,
+    Decoded,
+)
 from transforms.formats.imixs_input import BATCH_DOCUMENTS
 from transforms.formats.imixs_xml import FORMAT, pick
 from transforms.formats.imixs_xml_cut import without_files

@@ -13,15 +13,12 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from transforms.counts import counted
+from transforms.counts import COUNTS, counted
 from transforms.fold.bounded import BoundedFold
 from transforms.progress import report
 from transforms.sinks.commit import Run, part_name
+from transforms.sinks.steps import Part
 from transforms.sinks.tables import TableWriter
-
-COUNTS = "counts"
-Part = tuple[str, str, int]
-"""A written part: table, file name, rows."""
 
 
 @dataclass(eq=False)

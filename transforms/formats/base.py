@@ -15,9 +15,6 @@ import pyarrow as pa
 
 from schemas.events import EVENT_SCHEMA
 
-MAX_PAYLOAD = 64 * 1024
-"""Bytes of an original that a dead letter keeps."""
-
 BATCH_BYTES = 16 * 1024 * 1024
 """About how much raw input becomes one `Decoded`."""
 
@@ -82,7 +79,7 @@ class Failure:
     """Input that could not be decoded: becomes one row of `dead_letters`.
 
     Attributes:
-        payload: original bytes (cut to `MAX_PAYLOAD` by whoever writes it), `$file` removed.
+        payload: original bytes, `$file` removed (whoever writes it cuts it to `MAX_PAYLOAD`).
         source: `path:offset` or `topic/partition/offset`.
         error: class of the error, such as `InvalidXml`, `MissingCaseId`, `BadTime`.
         message: one line that names the bad value.

@@ -21,11 +21,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import TIME, empty_events
 from transforms.formats import registry
 from transforms.formats.base import (
     BATCH_BYTES,
-    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,

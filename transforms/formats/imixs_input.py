@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from schemas.dead_letters import MAX_PAYLOAD
 from transforms.formats.base import (
     BATCH_BYTES,
-    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,

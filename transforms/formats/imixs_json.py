@@ -18,7 +18,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from transforms.formats.base import MAX_PAYLOAD, Context, Decoded, InputFile, Message, Span
+from schemas.dead_letters import MAX_PAYLOAD
+from transforms.formats.base import (
+    Context,
+    Decoded,
+    InputFile,
+    Message,
+    Span,
+)
 from transforms.formats.imixs import Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import (
     HEAD_BYTES,

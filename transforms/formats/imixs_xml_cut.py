@@ -12,7 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from transforms.formats.base import MAX_PAYLOAD, Context, InputFile
+from schemas.dead_letters import MAX_PAYLOAD
+from transforms.formats.base import (
+    Context,
+    InputFile,
+)
 from transforms.formats.imixs_input import (
     HEAD_BYTES,
     Chunks,

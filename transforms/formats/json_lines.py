@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import empty_events
 from transforms.formats.base import (
     BATCH_BYTES,
-    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,

@@ -19,9 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
 from transforms.arrays import conform
-from transforms.formats.base import MAX_PAYLOAD, Decoded, Failure
+from transforms.formats.base import (
+    Decoded,
+    Failure,
+)
 
 Offsets = npt.NDArray[np.int64]
 

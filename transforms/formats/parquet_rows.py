@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA, NAME, empty_events
 from transforms.formats.arrow_values import invalid_texts, is_bytes, plain_layout, plain_values
 from transforms.formats.base import (
     BATCH_BYTES,
-    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,

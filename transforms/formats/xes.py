@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from schemas.dead_letters import MAX_PAYLOAD
 from transforms.formats.base import (
     BATCH_BYTES,
-    MAX_PAYLOAD,
     Context,
     Decoded,
     Failure,

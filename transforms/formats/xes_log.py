@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from transforms.formats.base import MAX_PAYLOAD
+from schemas.dead_letters import MAX_PAYLOAD
 from transforms.formats.xes_rows import Cursor, Header, Oversize, Rows, Unreadable, Wanted
 from transforms.formats.xes_scan import Scan, count_lines, scan
 from transforms.formats.xes_walk import Walker

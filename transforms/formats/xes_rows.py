@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.formats.base import MAX_PAYLOAD
+from schemas.dead_letters import MAX_PAYLOAD
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from xml.parsers import expat
 import numpy as np
 import pyarrow as pa
 
-from transforms.formats.base import MAX_PAYLOAD
+from schemas.dead_letters import MAX_PAYLOAD
 from transforms.formats.xes_rows import Cursor, Header, Oversize, Rows, Unreadable, Wanted
 
 TYPES = frozenset(("string", "date", "int", "float", "boolean", "id"))

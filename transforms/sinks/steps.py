@@ -15,6 +15,8 @@ from transforms.exchange import fetch, with_schema
 from transforms.sinks.commit import Run, part_name
 
 Part = tuple[str, str, int]
+"""A written part: table, file name, rows."""
+
 EMPTY = " is empty"
 
 

@@ -24,10 +24,10 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import empty_events
 from transforms.formats import registry
 from transforms.formats.base import (
-    MAX_PAYLOAD,
     Context,
     Counting,
     Decoded,

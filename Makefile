@@ -28,6 +28,7 @@ help: ## show this help
 	@echo
 	@echo "  PYTHON=python3.12  the interpreter for .venv: 3.10 to 3.13"
 	@echo "  CASES=2000 SEED=7  of the demo's archive"
+	@echo "  PORT=9092          of the broker that services runs (a free one without it)"
 
 .PHONY: demo
 demo: $(INSTALLED) ## simulate an archive, turn it into transitions, show them
@@ -55,6 +56,10 @@ test: $(TOOLS) ## style, types and tests
 .PHONY: bench
 bench: $(TOOLS) ## measure the speed beside DuckDB, Polars and Beam as it comes
 	$(BIN)/python -m bench
+
+.PHONY: services
+services: $(TOOLS) ## run a Kafka broker for trying things out; fetches and builds it and Prism once
+	@$(BIN)/python -m tests.services --port $(or $(PORT),0)
 
 .PHONY: venv
 venv: $(TOOLS) ## only set up .venv, with the tools for tests and benchmarks

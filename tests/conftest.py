@@ -8,6 +8,8 @@ import pytest
 
 from transforms.formats.base import Decoded
 
+pytest_plugins = ["tests.services.fixtures"]
+
 
 @pytest.fixture(autouse=True)
 def law_of_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

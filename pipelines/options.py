@@ -140,7 +140,9 @@ class Settings:
     @property
     def until_ms(self) -> int:
         """`until_us` as kernels take it: in ms, rounded up; `kernels.base.END` for None."""
-        return 2**62 if self.until_us is None else -(-self.until_us // 1000)
+        from transforms.kernels.base import END  # noqa: PLC0415 (pyarrow: not for --help)
+
+        return END if self.until_us is None else -(-self.until_us // 1000)
 
 
 class _Parser(argparse.ArgumentParser):

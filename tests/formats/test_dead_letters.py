@@ -205,3 +205,32 @@ def test_a_line_of_a_log_stays_dead_as_it_was(kind: str, name: str) -> None:
     line = Failure(b"2024|x", "f:0", "BadEventLogLine", "no event 'x'", attributes, 6)
     found = read_all(FORMAT, written(table_rows([line]), kind))
     assert list(found.failures) == [line]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_an_event_of_a_log_keeps_the_settings_of_the_first_run(kind: str) -> None:
+    data = (
+        b"<log><trace><string key='concept:name' value='A'/><event>"
+        b"<string key='concept:name' value='a'/><string key='at' value='01.07.2024 10:00'/>"
+        b"</event></trace></log>"
+    )
+    first = Context(columns={"event_time": "at"}, timezone="Europe/Berlin")
+    dead = read_all(registry.get("xes"), data, first)
+    assert [f.error for f in dead.failures] == ["BadTime"]
+    table = written(table_rows(dead.failures), kind)
+    mended = read_all(FORMAT, table, Context(time_format="%d.%m.%Y %H:%M"))
+    assert mended.events.column("event_time")[0].as_py().isoformat() == "2024-07-01T08:00:00+00:00"
+    again = read_all(FORMAT, table, Context())
+    assert [f.attributes for f in again.failures] == [f.attributes for f in dead.failures]
+    assert read_all(FORMAT, table, Context(columns={"event_time": "none"})).decoded == 0
+
+
+def test_the_rest_of_a_broken_log_has_the_size_of_what_is_left() -> None:
+    event = b"<event><string key='concept:name' value='a'/></event>"
+    left = b"<trace><event></trace>" + b" " * 3 * 2**20
+    data = b"<log><trace>" + event + b"</trace>" + left
+    found = read_all(registry.get("xes"), data, Context(timezone="Asia/Tokyo")).failures
+    (rest,) = (failure for failure in found if failure.error == "InvalidXml")
+    assert rest.size is not None
+    assert len(left) - 64 <= rest.size <= len(data)
+    assert rest.attributes == {"format": "xes", "timezone": "Asia/Tokyo"}

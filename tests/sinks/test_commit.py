@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from schemas.tables import CASES, LATE, TABLES, TRANSITIONS, Output
 from tests.sinks import memory_files
 from tests.sinks.test_tables import example
 from transforms.sinks import commit
-from transforms.sinks.commit import LocalStore, OutputError, Run, Store, check_output, part_name
+from transforms.sinks.commit import LocalStore, OutputError, Run, Store, part_name
 from transforms.sinks.store import BeamStore, open_store
 from transforms.sinks.tables import FileFormat
 
@@ -419,23 +421,81 @@ def test_a_journal_that_cannot_be_understood_is_none(
     assert place.entries() == ["_run.json", "cases", "late", "transitions"]
 
 
-def test_the_journal_is_on_the_disk_before_a_table_is_moved(
+def test_everything_is_on_the_disk_before_the_next_step_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[str] = []
+    """As a power cut would find it: what is not synced may be lost, in any order."""
     place = Place(str(tmp_path), LocalStore())
+    whole_run(place, [1], [], "first")
+    steps: list[tuple[str, str]] = []
+    names = {os.stat(tmp_path).st_ino: "output"}
+
+    def name_of(path: str) -> str:
+        name = os.path.basename(path)
+        if os.path.basename(os.path.dirname(path)) == "staging":
+            name = f"staged {name}"
+        return re.sub(r"\.run-.*", "run", re.sub(r"\.[0-9a-f]{32}$", "", name))
+
+    for operation in ("replace", "rename", "unlink", "fsync"):
+        original = getattr(os, operation)
+
+        def noted(
+            path: Any, *args: Any, _operation: str = operation, _original: Any = original, **kw: Any
+        ) -> None:
+            _original(path, *args, **kw)
+            if _operation == "fsync":
+                found = os.fstat(path).st_ino
+                for folder, folders, files in os.walk(tmp_path):
+                    for name in (*folders, *files):
+                        entry = os.path.join(folder, name)
+                        names[os.stat(entry).st_ino] = name_of(entry)
+                steps.append((_operation, names[found]))
+            elif "dir_fd" not in kw:  # not what removing a folder does
+                steps.append((_operation, name_of(path)))
+
+        monkeypatch.setattr(os, operation, noted)
     run = place.start()
-    files = {"cases": write(run, CASES, [2])}
-    for name in ("fsync", "replace", "rename"):
-        original = getattr(os, name)
+    part = part_name("transitions", 0, 1, "parquet")
+    unlisted = part_name("transitions", 1, 2, "parquet")
+    write(run, TRANSITIONS, [5])
+    with run.open_part(TRANSITIONS, 1, 2):
+        pass
+    steps.clear()
+    write(run, TRANSITIONS, [5])
+    assert steps == [("fsync", part), ("replace", part), ("fsync", "staged transitions")]
+    steps.clear()
+    run.commit({"run": "second"}, {"transitions": [part]})
+    assert steps[:-1] == [
+        *(("fsync", "commit.json"), ("replace", "commit.json"), ("fsync", "run")),
+        *(("unlink", "_run.json"), ("fsync", "output")),
+        *(("unlink", unlisted), ("fsync", "staged transitions")),
+        *(("rename", "transitions"), ("rename", "staged transitions"), ("fsync", "output")),
+        *(("fsync", "_run.json"), ("replace", "_run.json"), ("fsync", "output")),
+        ("unlink", "commit.json"),
+    ]
 
-        def noted(*args: Any, _name: str = name, _original: Any = original) -> None:
-            steps.append(_name)
-            _original(*args)
 
-        monkeypatch.setattr(os, name, noted)
-    run.commit({}, files)
-    assert steps == ["fsync", "replace", "rename", "fsync", "replace"]
+@pytest.mark.parametrize(("number", "passes"), [(22, True), (5, False)])
+def test_a_folder_that_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passes: bool
+) -> None:
+    """Some file systems have no such thing (EINVAL); an error of the disk is one."""
+    original = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        original(handle)
+
+    place = Place(str(tmp_path), LocalStore())
+    monkeypatch.setattr(os, "fsync", refuse)
+    if passes:
+        whole_run(place, [3], [2], "first")
+        assert place.manifest() == {"run": "first"}
+    else:
+        with pytest.raises(OutputError, match="Input/output error"):
+            place.start()
+        assert place.entries() == []
 
 
 @dataclass(frozen=True)
@@ -532,8 +592,10 @@ def test_a_store_is_chosen_by_scheme() -> None:
     assert open_store("gs://bucket/out") == open_store("s3://b/o") == BeamStore()
 
 
-def test_check_output_makes_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_output(str(tmp_path / "a" / "b"), LocalStore())
+def test_a_start_makes_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.start(str(tmp_path / "a" / "b"), LocalStore(), [])
+    assert os.listdir(tmp_path / "a" / "b") == [os.path.basename(run.folder)]
+    run.abort()
     assert os.listdir(tmp_path / "a" / "b") == []
     monkeypatch.chdir(tmp_path)
     assert Run.start("here", LocalStore(), []).output == str(tmp_path / "here")
@@ -543,7 +605,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in ("file", "file/out"):
         with pytest.raises(OutputError, match=r"cannot write to .*is a file; choose another"):
-            check_output(str(tmp_path / path), LocalStore())
+            Run.start(str(tmp_path / path), LocalStore(), NAMES)
     place = Place(str(tmp_path), LocalStore())
     (tmp_path / "cases").write_text("x")
     with pytest.raises(OutputError, match="cases is a file: move it away"):
@@ -557,7 +619,7 @@ def test_an_output_without_permission_is_refused(
     if os.geteuid() == 0:  # Permissions do not hold root back: let the system say no by hand.
         monkeypatch.setattr(tempfile, "TemporaryFile", _denied)
     with pytest.raises(OutputError, match=r"cannot write to .*shut: Permission denied; fix that"):
-        check_output(str(tmp_path / "shut"), LocalStore())
+        Run.start(str(tmp_path / "shut"), LocalStore(), NAMES)
 
 
 def _denied(*args: Any, **kwargs: Any) -> BinaryIO:
@@ -566,9 +628,9 @@ def _denied(*args: Any, **kwargs: Any) -> BinaryIO:
 
 def test_an_object_store_that_refuses_is_named() -> None:
     with pytest.raises(OutputError, match=r"memory://read-only/out: 403 Forbidden.*; fix that"):
-        check_output(f"{memory_files.READ_ONLY}out", BeamStore())
+        Run.start(f"{memory_files.READ_ONLY}out", BeamStore(), NAMES)
     with pytest.raises(OutputError) as refused:
-        check_output("nowhere://bucket/out", BeamStore())
+        Run.start("nowhere://bucket/out", BeamStore(), NAMES)
     assert "\n" not in str(refused.value)
     assert "Unable to get filesystem" in str(refused.value)
 

@@ -161,3 +161,29 @@ def test_folders_that_are_not_read_are_told(tmp_path: Path) -> None:
     (warning,) = found.warnings
     assert warning.startswith(f"{tmp_path}/in/link is a link to a folder, not followed")
     assert plan([f"{tmp_path}/in/*"], "auto", Context()).warnings == ()
+    # Beam's way of matching tells the same.
+    assert plan([f"{tmp_path}/in/**/*1*"], "auto", Context()).warnings == (warning,)
+
+
+def test_one_walk_finds_the_files_and_tells_what_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "1.jsonl", 1)
+    write(tmp_path / "a" / "2.jsonl", 1)
+    write(tmp_path / "shut" / "3.jsonl", 1)
+    (tmp_path / "circle.jsonl").symlink_to(tmp_path / "circle.jsonl")
+    (tmp_path / "linked.jsonl").symlink_to(tmp_path / "1.jsonl")
+    scandir = os.scandir
+    seen: list[str] = []
+
+    def forbid(path: str) -> object:  # root may read everything: say no by hand
+        seen.append(path)
+        if path.endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    found = plan([f"{tmp_path}/**"], "auto", Context())
+    assert [Path(f.path).name for f in found.files] == ["1.jsonl", "2.jsonl", "linked.jsonl"]
+    assert found.warnings == (f"{tmp_path}/shut can't be read: Permission denied",)
+    assert sorted(seen) == [str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/shut"]

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
 
 BATCH_BYTES = 16 * 1024 * 1024
@@ -137,6 +138,40 @@ class Decoded:
         if self.events.schema != EVENT_SCHEMA:
             reason = f"events have schema {self.events.schema}"
             raise ValueError(reason)
+
+
+def decoded_rows(
+    events: pa.Table,
+    failures: Sequence[Failure],
+    messages: int,
+    skipped: int = 0,
+    warnings: Sequence[str] = (),
+) -> Decoded:
+    """Return a batch whose messages are one event each, or dead, or skipped.
+
+    Args:
+        events: of the good messages.
+        failures: one per dead message.
+        messages: how many were cut from the input.
+        skipped: those among them that are blank.
+        warnings: sentences for the run's summary.
+    """
+    return Decoded(
+        events=events,
+        failures=failures,
+        decoded=len(events),
+        skipped=skipped,
+        dead=len(failures),
+        warnings=warnings,
+        messages=messages,
+    )
+
+
+def dead_row(
+    payload: bytes, source: str, error: str, message: str, attributes: Mapping[str, str]
+) -> Failure:
+    """Return the failure of one message that is there whole; its payload is cut to the maximum."""
+    return Failure(payload[:MAX_PAYLOAD], source, error, message, attributes, len(payload))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import empty_events
 from transforms.formats.base import (
     BATCH_BYTES,
@@ -25,6 +24,8 @@ from transforms.formats.base import (
     InputFile,
     Message,
     Span,
+    dead_row,
+    decoded_rows,
 )
 from transforms.formats.columns import (
     build_events,
@@ -131,15 +132,8 @@ class CsvRows:
             failures += [(members[row], failure) for row, failure in dead]
             blank += skipped
         events = join_events(tables) if tables else empty_events()
-        return Decoded(
-            events=events,
-            failures=[failure for _, failure in sorted(failures, key=lambda pair: pair[0])],
-            decoded=len(events),
-            skipped=blank,
-            dead=len(failures),
-            warnings=list(dict.fromkeys(warnings)),
-            messages=len(messages),
-        )
+        ordered = [failure for _, failure in sorted(failures, key=lambda pair: pair[0])]
+        return decoded_rows(events, ordered, len(messages), blank, list(dict.fromkeys(warnings)))
 
 
 FORMAT = CsvRows()
@@ -274,28 +268,17 @@ def _decode_records(
     }
     events, failed = _events(fields, table, count, context, fixed, None)
     attributes = table.attributes(context)
-    failures = []
-    for i, error, message in failed:
-        payload = data[records.starts[i] : records.ends[i]]
-        failures.append(
-            Failure(
-                payload=payload[:MAX_PAYLOAD],
-                source=f"{path}:{numbers[i]}",
-                error=error,
-                message=message,
-                attributes=attributes,
-                size=len(payload),
-            )
+    failures = [
+        dead_row(
+            data[records.starts[i] : records.ends[i]],
+            f"{path}:{numbers[i]}",
+            error,
+            message,
+            attributes,
         )
-    return Decoded(
-        events=events,
-        failures=failures,
-        decoded=len(events),
-        skipped=fields.blank,
-        dead=len(failures),
-        warnings=warnings,
-        messages=len(records.starts),
-    )
+        for i, error, message in failed
+    ]
+    return decoded_rows(events, failures, len(records.starts), fields.blank, warnings)
 
 
 def _events(
@@ -341,13 +324,7 @@ def _decode_group(
     failures = []
     for i, error, message in failed:
         dead = messages[i]
-        failure = Failure(
-            payload=bodies[i][:MAX_PAYLOAD],
-            source=f"{dead.source}:{dead.offset}",
-            error=error,
-            message=message,
-            attributes={**dead.attributes, **table.attributes(context)},
-            size=len(bodies[i]),
-        )
-        failures.append((i, failure))
+        attributes = {**dead.attributes, **table.attributes(context)}
+        source = f"{dead.source}:{dead.offset}"
+        failures.append((i, dead_row(bodies[i], source, error, message, attributes)))
     return events, failures, fields.blank

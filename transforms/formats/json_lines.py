@@ -19,16 +19,16 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import empty_events
 from transforms.formats.base import (
     BATCH_BYTES,
     Context,
     Decoded,
-    Failure,
     InputFile,
     Message,
     Span,
+    dead_row,
+    decoded_rows,
 )
 from transforms.formats.columns import (
     TIMES,
@@ -142,25 +142,11 @@ class JsonLines:
         failures = []
         for line, error, message in sorted(found.failures + refused):
             dead = messages[line]
-            failures.append(
-                Failure(
-                    payload=dead.payload[:MAX_PAYLOAD],
-                    source=f"{dead.source}:{dead.offset}",
-                    error=error,
-                    message=message,
-                    attributes={**dead.attributes, **replay_attributes(self.name, context)},
-                    size=len(dead.payload),
-                )
-            )
-        return Decoded(
-            events=events,
-            failures=failures,
-            decoded=len(events),
-            skipped=found.blank,
-            dead=len(failures),
-            warnings=plan.map.warnings("messages") if messages else (),
-            messages=len(messages),
-        )
+            attributes = {**dead.attributes, **replay_attributes(self.name, context)}
+            source = f"{dead.source}:{dead.offset}"
+            failures.append(dead_row(dead.payload, source, error, message, attributes))
+        warnings = plan.map.warnings("messages") if messages else ()
+        return decoded_rows(events, failures, len(messages), found.blank, warnings)
 
 
 FORMAT = JsonLines()
@@ -263,28 +249,17 @@ def _decode_block(
         _event_columns(found, plan), rows, context, fixed, to_attributes(_items(found, plan), rows)
     )
     refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
-    failures = []
-    for line, error, message in sorted(found.failures + refused):
-        payload = block.data[starts[line] : ends[line]]
-        failures.append(
-            Failure(
-                payload=payload[:MAX_PAYLOAD],
-                source=f"{path}:{block.offset + int(starts[line])}",
-                error=error,
-                message=message,
-                attributes=attributes,
-                size=len(payload),
-            )
+    failures = [
+        dead_row(
+            block.data[starts[line] : ends[line]],
+            f"{path}:{block.offset + int(starts[line])}",
+            error,
+            message,
+            attributes,
         )
-    return Decoded(
-        events=events,
-        failures=failures,
-        decoded=len(events),
-        skipped=found.blank,
-        dead=len(failures),
-        warnings=warnings,
-        messages=len(starts),
-    )
+        for line, error, message in sorted(found.failures + refused)
+    ]
+    return decoded_rows(events, failures, len(starts), found.blank, warnings)
 
 
 def _read(

@@ -30,6 +30,8 @@ from transforms.formats.base import (
     InputFile,
     Message,
     Span,
+    dead_row,
+    decoded_rows,
 )
 from transforms.formats.columns import (
     ColumnMap,
@@ -107,13 +109,12 @@ class ParquetRows:
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Refuse single messages: a Parquet file is many rows (its dead rows are JSON Lines)."""
         failures = [
-            Failure(
-                payload=message.payload[:MAX_PAYLOAD],
-                source=f"{message.source}:{message.offset}",
-                error="InvalidParquet",
-                message="a Parquet file cannot be read as a message; read the file itself again",
-                attributes={**message.attributes, "format": self.name},
-                size=len(message.payload),
+            dead_row(
+                message.payload,
+                f"{message.source}:{message.offset}",
+                "InvalidParquet",
+                "a Parquet file cannot be read as a message; read the file itself again",
+                {**message.attributes, "format": self.name},
             )
             for message in messages
         ]
@@ -307,30 +308,16 @@ def _decode_batch(
         Refusal(row, "InvalidEncoding", f"{name} is not UTF-8") for row, name in undecodable.items()
     ]
     refusals.sort(key=lambda refusal: refusal.row)
-    failures = []
+    failures: list[Failure] = []
     if refusals:
         # What is written here is UTF-8, whatever the run was told of other files.
         attributes = replay_attributes("json_lines", replace(context, encoding="utf-8"))
         payloads = whole.take([first + refusal.row for refusal in refusals])
-        for refusal, payload in zip(refusals, payloads, strict=True):
-            failures.append(
-                Failure(
-                    payload=payload[:MAX_PAYLOAD],
-                    source=f"{path}:{first + refusal.row}",
-                    error=refusal.error,
-                    message=refusal.message,
-                    attributes=attributes,
-                    size=len(payload),
-                )
-            )
-    return Decoded(
-        events=events,
-        failures=failures,
-        decoded=len(events),
-        dead=len(failures),
-        warnings=warnings,
-        messages=batch.num_rows,
-    )
+        failures = [
+            dead_row(payload, f"{path}:{first + r.row}", r.error, r.message, attributes)
+            for r, payload in zip(refusals, payloads, strict=True)
+        ]
+    return decoded_rows(events, failures, batch.num_rows, warnings=warnings)
 
 
 def _undecodable(arrays: Mapping[str, pa.Array], mapped: ColumnMap) -> dict[int, str]:

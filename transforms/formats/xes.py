@@ -25,6 +25,7 @@ from transforms.formats.base import (
     Message,
     Span,
 )
+from transforms.formats.columns import replay_attributes
 from transforms.formats.xes_events import Batch, Part, Picks
 from transforms.formats.xes_log import LogReader, as_utf8, encoding_of, pieces
 from transforms.formats.xes_rows import Cursor, Header, Unreadable
@@ -109,9 +110,19 @@ class XesFormat:
                         batch.add(Part(rows, reader.header, file.path))
             except Unreadable as failure:
                 payload = failure.payload or reader.rest() or (b"" if cursor.events else start)
-                source = f"{file.path}:{cursor.events}"
-                attributes = {"format": "xes"}
-                batch.fail(Failure(payload, source, failure.error, failure.message, attributes))
+                unread = len(failure.payload) + reader.unread
+                if not file.compressed:
+                    unread += max(file.size - fed, 0)
+                batch.fail(
+                    Failure(
+                        payload,
+                        f"{file.path}:{cursor.events}",
+                        failure.error,
+                        failure.message,
+                        replay_attributes(self.name, batch.context),
+                        max(unread, len(payload)) or max(file.size, 0),
+                    )
+                )
                 fed = -1
         if fed == 0:
             batch.warnings.append(f"{file.path} is empty")
@@ -141,7 +152,7 @@ class XesFormat:
                         f"{message.source}/{message.offset}",
                         failure.error,
                         failure.message,
-                        {"format": "xes", **message.attributes},
+                        {**message.attributes, **replay_attributes(self.name, context)},
                         len(message.payload),
                     )
                 )

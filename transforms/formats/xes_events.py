@@ -17,7 +17,12 @@ import pyarrow.compute as pc
 
 from schemas.events import TIME, empty_events
 from transforms.formats.base import Context, Decoded, Failure, Message
-from transforms.formats.columns import Refusal, build_events, to_attributes
+from transforms.formats.columns import (
+    Refusal,
+    build_events,
+    replay_attributes,
+    to_attributes,
+)
 from transforms.formats.xes_rows import Header, Oversize, Rows, Wanted
 
 Place = tuple[str, str]
@@ -174,13 +179,16 @@ class Part:
         given = self.message.attributes.get("position", "")
         return pa.array([int(given) if given.isdecimal() else None], pa.int64())
 
-    def failure(self, row: int, case: str | None, refusal: Refusal, picks: Picks) -> Failure:
+    def failure(
+        self, row: int, case: str | None, refusal: Refusal, picks: Picks, context: Context
+    ) -> Failure:
         """Make the failure of one event (all it takes to replay it is in its attributes)."""
         rows, wanted = self.rows, self.header.wanted
         values = zip(wanted.trace, (column[row].as_py() for column in rows.trace), strict=True)
-        attributes = replay_attributes(self.header, dict(values), case, picks)
+        attributes = event_attributes(self.header, dict(values), case, picks, context)
         if self.message is not None and self.alone:
-            attributes = {**attributes, **self.message.attributes}
+            settings = replay_attributes("xes", context)
+            attributes = {**attributes, **self.message.attributes, **settings}
         elif self.message is None:
             attributes["position"] = str(rows.ordinals[row])
         offset = rows.ordinals[row] if self.message is None else self.message.offset
@@ -189,11 +197,15 @@ class Part:
         return Failure(payload, source, refusal.error, refusal.message, attributes, len(payload))
 
 
-def replay_attributes(
-    header: Header, trace: Mapping[str, str | None], case: str | None, picks: Picks
+def event_attributes(
+    header: Header,
+    trace: Mapping[str, str | None],
+    case: str | None,
+    picks: Picks,
+    context: Context,
 ) -> dict[str, str]:
-    """Say what an event needs to know of its trace and log, as attributes of a dead letter."""
-    attributes = {"format": "xes"}
+    """Say what a replay of an event needs: settings, and what its trace and log say."""
+    attributes = replay_attributes("xes", context)
     if case is not None:
         attributes["case_id"] = case
     attributes |= {f"trace:{key}": value for key, value in trace.items() if value is not None}
@@ -326,7 +338,8 @@ class Batch:
             at = bisect_right(starts, refusal.row) - 1
             part = self._parts[at]
             case = None if cases is None else cases[refusal.row].as_py()
-            self._failures.append(part.failure(refusal.row - starts[at], case, refusal, self.picks))
+            row = refusal.row - starts[at]
+            self._failures.append(part.failure(row, case, refusal, self.picks, self.context))
             if part.message is None or part.alone:
                 self.decoded -= 1
                 self.dead += 1
@@ -340,7 +353,7 @@ class Batch:
         case = event.attributes[keys[0]] if keys else None
         if case is None and self.picks.numbered and part.message is None and event.trace >= 0:
             case = str(event.trace)
-        attributes = replay_attributes(part.header, event.attributes, case, self.picks)
+        attributes = event_attributes(part.header, event.attributes, case, self.picks, self.context)
         attributes["position"] = str(event.ordinal)
         return Failure(
             event.payload,

@@ -193,6 +193,11 @@ class LogReader:
         """Give the first bytes of what was fed and not read."""
         return self._pending[:MAX_PAYLOAD]
 
+    @property
+    def unread(self) -> int:
+        """Return how many bytes were fed and not read."""
+        return len(self._pending)
+
     def _new_walker(self) -> Walker:
         return Walker(self.header, self.cursor, self._limit, inside=not self._in_header)
 

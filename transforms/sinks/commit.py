@@ -9,6 +9,7 @@ by the next one on this host. File systems are behind `Store`; Beam's are in `st
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -63,7 +64,7 @@ class Store(Protocol):
         ...
 
     def create(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open a new file; it appears, or replaces the old one, when the block ends well."""
+        """Open a new file; it appears whole, or replaces the old one, when the block ends well."""
         ...
 
     def read(self, path: str) -> bytes | None:
@@ -93,7 +94,11 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class LocalStore:
-    """Files of this machine: folders are swapped by rename."""
+    """Files of this machine: folders are swapped by rename.
+
+    What `create`, `remove` and `replace` have done is on the disk when they return. So a machine
+    that loses its power never comes back with a manifest beside tables that are not whole.
+    """
 
     @property
     def local(self) -> bool:  # noqa: D102
@@ -124,7 +129,11 @@ class LocalStore:
         try:
             with open(unfinished, "xb", buffering=1 << 20) as sink:
                 yield sink
+                # Its name must not come to the disk before its bytes do.
+                sink.flush()
+                os.fsync(sink.fileno())
             os.replace(unfinished, path)
+            _sync_folder(os.path.dirname(path))
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
@@ -149,10 +158,13 @@ class LocalStore:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+                _sync_folder(os.path.dirname(path))
 
     def replace(self, staged: str, target: str, aside: str, names: Sequence[str]) -> None:  # noqa: D102
         if not os.path.isdir(staged):
-            return  # Already in place: an earlier attempt got past this table.
+            # Already in place: an earlier attempt got past this table, if perhaps no further.
+            _sync_folder(os.path.dirname(target))
+            return
         for name in set(os.listdir(staged)).difference(names):
             self.remove(os.path.join(staged, name))
         if os.path.lexists(target):
@@ -160,15 +172,22 @@ class LocalStore:
             os.makedirs(os.path.dirname(aside), exist_ok=True)
             os.rename(target, aside)
         os.rename(staged, target)
+        _sync_folder(os.path.dirname(target))
 
 
-def check_output(path: str, store: Store) -> None:
-    """Create the output folder where missing, and prove that it can be written.
-
-    Raises:
-        OutputError: it cannot: a file is in the way, no permission, no such bucket ...
-    """
-    store.prepare(store.resolve(path))
+def _sync_folder(folder: str) -> None:
+    """Bring the names in a folder to the disk."""
+    if os.name != "posix":
+        return  # Elsewhere a folder cannot be opened.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as e:
+        # Some network file systems know it for files only.
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def part_name(table: str, shard: int, shards: int, file_format: FileFormat) -> str:
@@ -405,10 +424,6 @@ def _journal(store: Store, folder: str) -> Mapping[str, Any] | None:
 def _write_json(store: Store, path: str, value: Mapping[str, Any]) -> None:
     with store.create(path) as sink:
         sink.write(_json(value))
-        if store.local:
-            # Its name must not come to the disk before its bytes do.
-            sink.flush()
-            os.fsync(sink.fileno())
 
 
 def _reason(error: OSError) -> str:

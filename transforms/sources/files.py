@@ -142,7 +142,7 @@ def plan(
         ValueError: no file system for a pattern's scheme.
         BeamIOError, OSError: a pattern cannot be matched.
     """
-    found = match(patterns)
+    found, unseen = match(patterns)
     total = sum(file.size for file in found)
     by_format, expanded, parts = _look(found, format_name, context)
     if shards is None:
@@ -153,7 +153,7 @@ def plan(
         formats={name: (files, size) for name, (files, size) in sorted(by_format.items())},
         units=tuple(_units(parts, total)),
         shards=shards,
-        warnings=tuple(_unseen(patterns)),
+        warnings=tuple(dict.fromkeys(unseen)),
     )
 
 
@@ -166,57 +166,59 @@ def unfit_columns(found: Plan, context: Context) -> str | None:
     return next((each for each in decoded.warnings if NO_COLUMN in each), None)
 
 
-def match(patterns: Sequence[str]) -> list[Matched]:
-    """Return the files that match, each once, sorted by path."""
+def match(patterns: Sequence[str]) -> tuple[list[Matched], list[str]]:
+    """Return the files that match, each once, by path, and sentences on folders left out."""
     sizes: dict[str, int] = {}
+    unseen: list[str] = []
     others = []
     for pattern in patterns:
         everything = _EVERYTHING.fullmatch(pattern)
         if everything is not None and os.path.isdir(everything["root"]):
-            sizes.update(_walk(everything["root"], everything["end"] or ""))
-        else:
-            others.append(pattern)
+            end = everything["end"] or ""
+            for entry in _walk(everything["root"], unseen):
+                if entry.name.endswith(end) and _is_file(entry):
+                    sizes[entry.path] = entry.stat().st_size
+            continue
+        others.append(pattern)
+        root, deep, _ = pattern.partition("**")
+        if deep and "://" not in pattern and not any(c in root for c in "*?["):
+            for _ in _walk(root or ".", unseen):
+                pass  # Beam finds the files; it does not say what it leaves out.
     for result in FileSystems.match(others) if others else ():
         for found in result.metadata_list:
             if "://" in found.path or os.path.isfile(found.path):
                 sizes[found.path] = found.size_in_bytes
-    return [Matched(path, size) for path, size in sorted(sizes.items())]
+    return [Matched(path, size) for path, size in sorted(sizes.items())], unseen
 
 
 # What most archives are named by; Beam takes ten times as long for each file.
 _EVERYTHING = re.compile(r"(?P<root>(?!\w+://)[^*?\[\\]+)/\*\*(?:/\*(?P<end>\.[^*?\[\\/]+)?)?")
 
 
-def _walk(folder: str, end: str) -> Iterator[tuple[str, int]]:
-    """Yield (path, size) of the files below a folder whose names end so; no linked folders."""
+def _walk(folder: str, unseen: list[str]) -> Iterator[os.DirEntry[str]]:
+    """Yield what is below a folder but folders; say which of them are links or unreadable."""
     waiting = [folder]
     while waiting:
+        here = waiting.pop()
         try:
-            entries = os.scandir(waiting.pop())
-        except OSError:
-            continue  # `_unseen` tells of it
+            entries = os.scandir(here)
+        except OSError as error:
+            unseen.append(f"{shown(here)} can't be read: {error.strerror}")
+            continue
         with entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                elif entry.name.endswith(end) and entry.is_file():
-                    yield entry.path, entry.stat().st_size
+                elif entry.is_symlink() and os.path.isdir(entry.path):
+                    path = shown(entry.path)
+                    unseen.append(f"{path} is a link to a folder, not followed; name it by --input")
+                else:
+                    yield entry
 
 
-def _unseen(patterns: Sequence[str]) -> Iterator[str]:
-    """Say which folders a pattern reaches into but cannot be read, or are links."""
-    for pattern in patterns:
-        root, deep, _ = pattern.partition("**")
-        if "://" in pattern or not deep or any(c in root for c in "*?["):
-            continue
-        unreadable: list[OSError] = []
-        for folder, names, _ in os.walk(root or ".", onerror=unreadable.append):
-            for name in names:
-                path = os.path.join(folder, name)
-                if os.path.islink(path):
-                    yield f"{shown(path)} is a link to a folder, not followed; name it by --input"
-        for error in unreadable:
-            yield f"{shown(str(error.filename))} can't be read: {error.strerror}"
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    # The entry knows without asking the disk; but it fails on a link in a circle.
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 Part = tuple[str, int, str, int, "int | None"]

@@ -7,7 +7,7 @@ in silence: `messages in = decoded + skipped + dead`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -76,11 +76,11 @@ class _DecodeUnit(beam.DoFn):
         waiting: list[pa.Table] = []
         size = reported = 0
         for decoded in read_unit(unit, step.context):
-            counts.update(_counts(decoded, step.masking is not None))
+            counts.update(counts_of(decoded, step.masking is not None))
             if decoded.failures:
                 yield beam.pvalue.TaggedOutput(DEAD, self._dead(unit.number, decoded.failures))
             if decoded.events.num_rows:
-                seen.update(_items(decoded.events) if step.context.items else ())
+                seen.update(items_in(decoded.events) if step.context.items else ())
                 waiting.append(decoded.events)
                 size += decoded.events.nbytes
             # Bytes are reported as a share of the unit: where a reader stands, only it knows.
@@ -116,17 +116,28 @@ class _DecodeUnit(beam.DoFn):
         return unit, step.exchange.write([dead_letters(failures, "decode")])[0]
 
 
-def _items(events: pa.Table) -> list[str]:
+def items_in(events: pa.Table) -> list[str]:
     """Return the names of the business items that some event has."""
     maps = conform(events["attributes"], ATTRIBUTES)
     names: list[str] = maps.keys.unique().to_pylist() if len(maps) > maps.null_count else []
     return names
 
 
-def dead_letters(failures: Iterable[Failure], step: str) -> pa.Table:
-    """Make rows of `dead_letters` of failures."""
+def dead_letters(
+    failures: Iterable[Failure], step: str, times: Mapping[str, int] | None = None
+) -> pa.Table:
+    """Make rows of `dead_letters` of failures.
+
+    Args:
+        failures: what could not be used.
+        step: the step that refused it.
+        times: source -> the broker's time in µs, of those that have one.
+    """
+    times = times or {}
     letters = [
-        DeadLetter(f.payload, f.source, step, f.error, f.message, f.attributes, f.size)
+        DeadLetter(
+            f.payload, f.source, step, f.error, f.message, f.attributes, f.size, times.get(f.source)
+        )
         for f in failures
     ]
     texts = [
@@ -138,7 +149,8 @@ def dead_letters(failures: Iterable[Failure], step: str) -> pa.Table:
     return to_rows(letters, identify(texts, []))
 
 
-def _counts(decoded: Decoded, masked: bool) -> dict[str, int]:
+def counts_of(decoded: Decoded, masked: bool) -> dict[str, int]:
+    """Return what a batch of decoded messages adds to a run's counts."""
     # A warning may hold what is to be hidden: a case in a file's name, a row taken for a header.
     warnings = {WITHHELD} if masked and decoded.warnings else set(decoded.warnings)
     return {

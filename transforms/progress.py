@@ -13,8 +13,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 INTERVAL_S = 0.2
 """A worker writes its file at most once in so many seconds."""
@@ -56,15 +58,29 @@ class Reporter:
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.totals = Totals()
+        self.counts: Counter[str] = Counter()
         self._path = path
         self._clock = clock
         self._due = clock()
+
+    @property
+    def folder(self) -> str:
+        """The folder of its file, which a run has for itself."""
+        return os.path.dirname(self._path)
 
     def add(
         self, *, bytes: int = 0, messages: int = 0, events: int = 0, shards: int = 0, rows: int = 0
     ) -> None:
         """Count what was done since the last call, and write the file if it is time."""
         self.totals.add(Totals(bytes, messages, events, shards, rows))
+        self._flush_if_due()
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Add to counts by name, and write the file if it is time."""
+        self.counts.update(counts)
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
         if self._clock() >= self._due:
             self.flush()
 
@@ -74,7 +90,7 @@ class Reporter:
         half = f"{self._path}.half"
         try:
             with open(half, "w", encoding="utf-8") as file:
-                json.dump(asdict(self.totals), file)
+                json.dump({**asdict(self.totals), "counts": dict(self.counts)}, file)
             os.replace(half, self._path)
         except FileNotFoundError:
             # The folder is gone: the run was interrupted, and nobody reads this any more.
@@ -82,6 +98,7 @@ class Reporter:
 
 
 _reporters = threading.local()
+_everyone: list[Reporter] = []
 _numbers = itertools.count()
 
 
@@ -106,6 +123,8 @@ def reporter(scratch: str) -> Reporter | None:
         # A thread's number may come again after its end, so the files are counted too.
         name = f"{os.getpid()}-{threading.get_ident()}-{next(_numbers)}.json"
         known[key] = Reporter(os.path.join(scratch, FOLDER, name))
+        _everyone[:] = [each for each in _everyone if each.folder == known[key].folder]
+        _everyone.append(known[key])
     return known[key]
 
 
@@ -137,17 +156,53 @@ def report(
             counter.flush()
 
 
+def tally(scratch: str, counts: Mapping[str, int]) -> None:
+    """Add to the counts of a stream, whose elements can't carry them to an end.
+
+    Args:
+        scratch: the run's scratch folder; nothing happens if it is empty.
+        counts: by name (`transforms.counts`).
+    """
+    counter = reporter(scratch)
+    if counter is not None and counts:
+        counter.count(counts)
+
+
+def flush_all() -> None:
+    """Write the files of all threads of this process: for when their work is over."""
+    for each in _everyone:
+        each.flush()
+
+
+def read_counts(scratch: str) -> Counter[str]:
+    """Add up the counts that all workers of a run have made."""
+    counts: Counter[str] = Counter()
+    for written in _read_files(scratch):
+        found = written.get("counts")
+        if isinstance(found, dict):
+            counts.update({k: v for k, v in found.items() if isinstance(v, int)})
+    return counts
+
+
 def read_progress(scratch: str) -> Totals:
     """Add up what all workers of a run have reported; unreadable files count as nothing."""
     totals = Totals()
+    known = {part.name for part in fields(Totals)}
+    for written in _read_files(scratch):
+        totals.add(
+            Totals(**{k: v for k, v in written.items() if k in known and isinstance(v, int)})
+        )
+    return totals
+
+
+def _read_files(scratch: str) -> Iterator[dict[str, Any]]:
     if not scratch:
-        return totals
+        return
     folder = os.path.join(scratch, FOLDER)
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
-        return totals
-    known = {part.name for part in fields(Totals)}
+        return
     for name in names:
         if not name.endswith(".json"):
             continue
@@ -157,7 +212,4 @@ def read_progress(scratch: str) -> Totals:
         except (OSError, json.JSONDecodeError):
             continue
         if isinstance(written, dict):
-            totals.add(
-                Totals(**{k: v for k, v in written.items() if k in known and isinstance(v, int)})
-            )
-    return totals
+            yield written

@@ -22,6 +22,14 @@ from transforms.kernels.segments import list_lengths, sums
 
 Integers = npt.NDArray[np.int64]
 
+ORDERED_SCHEMA = EVENT_SCHEMA.append(pa.field("order_time", TIME))
+"""Events with their order time: stamped once, where the disorder is known."""
+
+
+def order_column(times: Integers) -> pa.Array:
+    """Make the column `order_time` of times in µs."""
+    return pa.array(times).view(pa.timestamp("us")).view(TIME)
+
 
 def order_times(events: pa.Table, disorder_us: int) -> Integers:
     """Return each event's order time in µs since the epoch."""
@@ -40,7 +48,7 @@ def arrange(
     """Sort events for a kernel and add `order_time`.
 
     Args:
-        events: rows of the event schema, in any order.
+        events: rows of the event schema, in any order; an `order_time` that they have stands.
         key: the kernel's key column; comes back dictionary-encoded.
         disorder_us: D in µs.
         order: `key` groups by key first; `time` orders throughout.
@@ -48,7 +56,10 @@ def arrange(
     Returns:
         The same rows plus `order_time` (timestamp[us, UTC]), one chunk a column.
     """
-    times = order_times(events, disorder_us)
+    if "order_time" in events.column_names:
+        times = integers(conform(events["order_time"], TIME))
+    else:
+        times = order_times(events, disorder_us)
     keys = conform(events[key], pa.dictionary(pa.int32(), pa.string()))
     codes = keys.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     groups = codes if order == "key" else np.zeros(len(codes), np.int64)
@@ -56,7 +67,7 @@ def arrange(
     arranged = {
         name: _take(keys if name == key else events[name], index) for name in events.column_names
     }
-    arranged["order_time"] = pa.array(times[index]).cast(pa.timestamp("us")).cast(TIME)
+    arranged["order_time"] = order_column(times[index])
     return pa.table(arranged)
 
 

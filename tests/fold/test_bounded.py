@@ -26,7 +26,7 @@ relaxed = settings(
 
 
 def fold(
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, Any]] | pa.Table,
     folder: str,
     rules: Rules,
     shards: int = 1,
@@ -36,8 +36,9 @@ def fold(
 ) -> tuple[dict[str, list[str]], Counter[str]]:
     exchange = Exchange(folder)
     packed: dict[int, list[bytes]] = {}
+    events = rows if isinstance(rows, pa.Table) else table(rows)
     for start in range(0, len(rows), batch):
-        for shard, each in exchange.split(table(rows[start : start + batch]), "case_id", shards):
+        for shard, each in exchange.split(events.slice(start, batch), "case_id", shards):
             packed.setdefault(shard, []).append(each)
     host = BoundedFold(TransitionsKernel(rules), 5 * SECOND, until_ms, True, exchange, chunk_bytes)
     outputs: dict[str, list[str]] = {}

@@ -35,6 +35,8 @@ from transforms.kernels.segments import (
 )
 
 NEVER = np.int64(np.iinfo(np.int64).max)
+_WAKES = 16
+"""How often a retention period is looked for cases to forget."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class TransitionsKernel:
         over = self.rules.complete_log and until >= END
         touched = after if over else after.filter(after["touched"])
         late_rows = np.flatnonzero(batch.late & ~rare[batch.groups])
-        late = case_rows.late(batch.events.take(pa.array(late_rows)), batch.bound[late_rows])
+        late = singles.late
+        if len(late_rows):
+            found = case_rows.late(batch.events.take(pa.array(late_rows)), batch.bound[late_rows])
+            late = pa.concat_tables([found, singles.late])
         deadlines = _deadlines(after, self.rules)
         gone = deadlines < until * 1000 if until < END else np.ones(len(deadlines), bool)
         remaining = deadlines[~gone & (deadlines < NEVER)]
@@ -89,18 +94,18 @@ class TransitionsKernel:
             outputs={
                 "transitions": self._since(transitions, "event_time"),
                 "cases": self._since(case_rows.cases(touched, self.rules, over), "last_event_time"),
-                "late": pa.concat_tables([late, singles.late]),
+                "late": late,
                 "retracted": singles.retracted,
             },
             changed=lambda: _changed(batch, moves, singles, rare, after, ~gone, held),
             removed=conform(after["case_id"], pa.string()).filter(pa.array(gone)),
-            wake_at=int(remaining.min()) // 1000 + 1 if len(remaining) else None,
+            wake_at=_wake(int(remaining.min()), self.rules) if len(remaining) else None,
             counts={
                 "events": events.num_rows,
                 "transitions": moved.num_rows - outside,
                 "outside": outside,
                 "duplicates": int((~batch.new & ~rare[batch.groups]).sum()) + singles.duplicates,
-                "late": late.num_rows + singles.late.num_rows,
+                "late": late.num_rows,
                 "retracted": singles.retracted.num_rows,
                 "gaps": int(moves.gap.sum()) + singles.gaps,
                 "ties": moves.ties + singles.ties,
@@ -135,6 +140,8 @@ class _Singles:
     def fold(cls, batch: CaseBatch, rare: Flags, rules: Rules) -> _Singles:
         """Fold the rare cases with `CaseFold`."""
         groups = np.flatnonzero(rare)
+        if not len(groups):
+            return _NO_SINGLES
         folds = []
         moved: list[dict[str, Any]] = []
         is_last: list[bool] = []
@@ -162,6 +169,17 @@ class _Singles:
             ties=sum(fold.ties for fold in folds),
             reversals=sum(fold.reversals for fold in folds),
         )
+
+
+_NO_SINGLES = _Singles(
+    groups=np.empty(0, np.int64),
+    transitions=TRANSITIONS.schema.empty_table(),
+    is_last=np.empty(0, bool),
+    late=LATE.schema.empty_table(),
+    retracted=RETRACTED.schema.empty_table(),
+    state=STATE_SCHEMA.empty_table(),
+    touched=np.empty(0, bool),
+)
 
 
 @dataclass
@@ -353,6 +371,17 @@ def _deadlines(after: pa.Table, rules: Rules) -> Integers:
     ended = case_rows.is_member(conform(after["state"], NAME), rules.end_states)
     updated = integers(conform(after["updated"], pa.int64()))
     return updated + np.where(ended, rules.case_retention, rules.idle_retention)
+
+
+def _wake(deadline: int, rules: Rules) -> int:
+    """Return when to forget cases, in ms: together with those whose retention ends soon after.
+
+    A case that is over but still remembered changes no result: its next event begins it anew.
+    So the state is gone through a few times a retention, and not with every case that ends.
+    """
+    retention = min(rules.case_retention, rules.idle_retention)
+    grid = max(1, retention // _WAKES // 1000)
+    return (deadline // 1000 // grid + 1) * grid
 
 
 def _hold_last(

@@ -1,0 +1,244 @@
+"""Decoding a broker's messages as a Beam step: batches of messages become elements of the fold.
+
+A batch is decoded at once, stamped with order times at once and split by shard, so that
+nothing here runs per event. What cannot be decoded leaves as a dead letter with its original
+bytes, its topic, partition and offset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.typehints import Tuple
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.coders import pack
+from schemas.events import TIME, empty_events
+from transforms.arrays import conform, integers
+from transforms.counts import ITEM, counted
+from transforms.decode import DEAD, counts_of, dead_letters, items_in
+from transforms.exchange import Exchange
+from transforms.fold.granules import BEHIND, events_element, mark_element
+from transforms.formats import registry
+from transforms.formats.base import Context, Decoded, Failure, Format, Message
+from transforms.mask import Masking, mask_events, mask_failure
+from transforms.progress import tally
+from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
+from transforms.timeline import Integers, order_column, order_times
+
+SAMPLE = 25
+"""Messages of a topic that are looked at to find out its format."""
+
+
+@dataclass(eq=False)
+class DecodeMessages(beam.PTransform):
+    """Decodes batches of messages: (shard, element of the fold); `DEAD` of `Rows`.
+
+    Attributes:
+        context: settings for decoding.
+        format: name of the format, or `auto`.
+        key: event column that the fold is sharded by.
+        shards: number of shards.
+        disorder_ms: D (see `transforms.timeline`).
+        max_future_ms: an event so far ahead of its record time is refused.
+        masking: what is hidden before anything is written; None for nothing.
+        granule_ms: if not 0, every shard is told when a granule is over, rows or none: for a
+            fold `by_marks`.
+        scratch: where counts are reported; empty for nowhere.
+    """
+
+    context: Context
+    format: str
+    key: str
+    shards: int
+    disorder_ms: int
+    max_future_ms: int
+    masking: Masking | None = None
+    granule_ms: int = 0
+    scratch: str = ""
+
+    def expand(self, batches: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+        """Wire the step."""
+        decoded = batches | "Decode batches" >> beam.ParDo(_DecodeBatch(self)).with_outputs(
+            DEAD, main="events"
+        )
+        # Keys must have a coder that is deterministic.
+        decoded.events.element_type = Tuple[int, bytes]
+        decoded[DEAD].element_type = Tuple[str, int, int, bytes]
+        return decoded
+
+
+class _DecodeBatch(beam.DoFn):
+    def __init__(self, step: DecodeMessages) -> None:
+        self._step = step
+        self._formats: dict[str, Format] = {}
+        self._exchange = Exchange("")
+        # Split -> the last granule that shards were told to be over.
+        self._told: dict[int, int] = {}
+
+    def process(
+        self, packed: bytes, stamped: Timestamp = beam.DoFn.TimestampParam
+    ) -> Iterator[TimestampedValue | beam.pvalue.TaggedOutput]:
+        step = self._step
+        table = table_of(packed)
+        messages = unpack_messages(table)
+        counts: Counter[str] = Counter()
+        said = said_complete(table)
+        parts: list[pa.Table] = []
+        failures: list[Failure] = []
+        for name, some in self._by_format(messages).items() if messages else ():
+            decoded = (
+                _unknown(some) if name == "" else registry.get(name).decode(some, step.context)
+            )
+            decoded, early = _refuse_future(decoded, some, step.max_future_ms)
+            failures += early
+            counts.update(counts_of(decoded, step.masking is not None))
+            if step.context.items:
+                counts.update({ITEM + item: 1 for item in items_in(decoded.events)})
+            failures += decoded.failures
+            if decoded.events.num_rows:
+                parts.append(decoded.events)
+            counts.update(rejected=len(early), events=len(early))
+        counts[BEHIND] += extent(table).behind
+        tally(step.scratch, dict(counted(DecodeMessages, counts)))
+        if failures:
+            yield beam.pvalue.TaggedOutput(DEAD, self._dead(failures, messages, stamped))
+        silent = set(range(step.shards)) if self._is_over(said) else set()
+        if parts:
+            events = parts[0] if len(parts) == 1 else pa.concat_tables(parts).unify_dictionaries()
+            if step.masking is not None:
+                events = mask_events(events, step.masking)
+            times = order_times(events, step.disorder_ms * 1000)
+            events = events.append_column("order_time", order_column(times))
+            for shard, part in self._exchange.split(events, step.key, step.shards):
+                silent.discard(shard)
+                yield TimestampedValue((shard, events_element(part, *said)), stamped)
+        for shard in silent:
+            yield TimestampedValue((shard, mark_element(*said)), stamped)
+
+    def _is_over(self, said: tuple[int, int, int] | tuple[()]) -> bool:
+        """Say whether a reader has completed a granule with this batch."""
+        if not self._step.granule_ms or not said:
+            return False
+        split, _, complete = said
+        granule = complete // self._step.granule_ms
+        over = granule > self._told.get(split, granule - 1)
+        self._told[split] = granule
+        return over
+
+    def _by_format(self, messages: Sequence[Message]) -> dict[str, list[Message]]:
+        """Sort messages by the format of their topic; no name for those of none."""
+        if self._step.format != "auto":
+            return {self._step.format: list(messages)}
+        found: dict[str, list[Message]] = {}
+        by_topic: dict[str, list[Message]] = {}
+        for message in messages:
+            by_topic.setdefault(message.source.rpartition("/")[0], []).append(message)
+        for topic, some in by_topic.items():
+            if topic not in self._formats:
+                seen = _detect(some)
+                if seen is not None:
+                    self._formats[topic] = seen
+            name = self._formats[topic].name if topic in self._formats else ""
+            found.setdefault(name, []).extend(some)
+        return found
+
+    def _dead(
+        self, failures: Sequence[Failure], messages: Sequence[Message], stamped: Timestamp
+    ) -> TimestampedValue:
+        step = self._step
+        times = {
+            f"{m.source}/{m.offset}": m.record_time for m in messages if m.record_time is not None
+        }
+        if step.masking is not None:
+            failures = [mask_failure(each, step.masking) for each in failures]
+        rows = dead_letters(failures, "decode", times)
+        # Named by its first message: a batch that is repeated writes the same rows.
+        place = min(m.offset for m in messages)
+        batch = pack(rows.combine_chunks().to_batches()[0])
+        return TimestampedValue((DEAD, place, stamped.micros // 1000, batch), stamped)
+
+
+def _detect(messages: Sequence[Message]) -> Format | None:
+    """Return the format that most of the first messages are of; None if they are of none."""
+    votes: Counter[str] = Counter()
+    for message in messages[:SAMPLE]:
+        if message.payload.strip():
+            # A single line of text is taken for CSV by nobody who writes to a broker.
+            found = registry.detect(message.payload[: registry.HEAD_BYTES], message.source)
+            if found is not None and found.name != "csv":
+                votes[found.name] += 1
+    return registry.get(votes.most_common(1)[0][0]) if votes else None
+
+
+def _unknown(messages: Sequence[Message]) -> Decoded:
+    """Refuse the messages of a topic that no format claims."""
+    live = [m for m in messages if m.payload.strip()]
+    failures = [
+        Failure(
+            m.payload,
+            f"{m.source}/{m.offset}",
+            "UnknownFormat",
+            "no format claims the messages of this topic; name theirs with --format",
+            dict(m.attributes),
+        )
+        for m in live
+    ]
+    return Decoded(empty_events(), failures, skipped=len(messages) - len(live), dead=len(failures))
+
+
+def _refuse_future(
+    decoded: Decoded, messages: Sequence[Message], max_future_ms: int
+) -> tuple[Decoded, list[Failure]]:
+    """Take out the events that are too far ahead of their record times: a wrong clock.
+
+    One such event would hold its case's later ones for late, and wait in memory for days.
+    """
+    events = decoded.events
+    recorded = conform(events["record_time"], TIME)
+    if not events.num_rows or recorded.null_count == len(recorded):
+        return decoded, []
+    times = integers(conform(events["event_time"], TIME))
+    limit = max_future_ms * 1000
+    ahead = (times - integers(recorded) > limit) & recorded.is_valid().to_numpy(
+        zero_copy_only=False
+    )
+    if not ahead.any():
+        return decoded, []
+    payloads = {(m.source, m.offset): m for m in messages}
+    failures = []
+    for row in np.flatnonzero(ahead).tolist():
+        source = events["source"][row].as_py()
+        offset = events["source_offset"][row].as_py()
+        message = payloads.get((source, offset))
+        text = events["event_time"][row].as_py().isoformat()
+        failures.append(
+            Failure(
+                message.payload if message else b"",
+                f"{source}/{offset}",
+                "FutureEvent",
+                f"event time {text} is more than --max_future ahead of the record's time",
+                dict(message.attributes) if message else {},
+            )
+        )
+    return _without(decoded, ahead), failures
+
+
+def _without(decoded: Decoded, rows: Integers) -> Decoded:
+    kept = decoded.events.filter(pa.array(~rows))
+    return Decoded(
+        kept,
+        decoded.failures,
+        decoded.decoded,
+        decoded.skipped,
+        decoded.dead,
+        decoded.rejected,
+        decoded.warnings,
+        decoded.messages,
+    )

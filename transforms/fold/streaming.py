@@ -1,0 +1,145 @@
+"""The streaming host as a Beam step: a stateful DoFn around `transforms.fold.granules`.
+
+Two bags, one value and one event-time timer a shard: what every runner has. The timer holds
+the output watermark at its time, so that no row is late for whatever comes behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.typehints import Tuple
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.coders import pack
+from transforms.counts import counted
+from transforms.fold.granules import Bag, Copies, Fired, GranuleFold
+from transforms.progress import tally
+
+Rows = tuple[str, int, int, bytes]
+"""Rows of a firing: table, shard, order time in ms that they are complete to, packed rows."""
+
+_COPIES = Copies()
+"""Of every fold in this process: Beam makes many instances of a DoFn."""
+
+
+@dataclass(eq=False)
+class FoldStream(beam.PTransform):
+    """Folds a stream: (shard, element) -> `Rows`, at the time up to which they are complete.
+
+    Attributes:
+        fold: the host with its kernel.
+        run_id: names the run, so that two of one process do not share copies.
+        scratch: where counts are reported; empty for nowhere.
+    """
+
+    fold: GranuleFold
+    run_id: str
+    scratch: str = ""
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return elements | "Fold shards" >> beam.ParDo(_Host(self)).with_output_types(
+            Tuple[str, int, int, bytes]
+        )
+
+
+@dataclass
+class _BeamStore:
+    """A shard's state as Beam keeps it."""
+
+    mark: Any
+    pending: Any
+    state: Any
+    due: Any
+
+    def read_mark(self) -> bytes | None:
+        found: bytes | None = self.mark.read()
+        return found
+
+    def write_mark(self, mark: bytes) -> None:
+        self.mark.write(mark)
+
+    def read(self, bag: Bag) -> Iterable[bytes]:
+        found: Iterable[bytes] = getattr(self, bag).read()
+        return found
+
+    def append(self, bag: Bag, element: bytes) -> None:
+        getattr(self, bag).add(element)
+
+    def clear(self, bag: Bag) -> None:
+        getattr(self, bag).clear()
+
+    def set_timer(self, at_ms: int) -> None:
+        self.due.set(Timestamp(micros=at_ms * 1000))
+
+
+_DUE = TimerSpec("due", TimeDomain.WATERMARK)
+_MARK_PARAM = beam.DoFn.StateParam(ReadModifyWriteStateSpec("mark", BytesCoder()))
+_PENDING_PARAM = beam.DoFn.StateParam(BagStateSpec("pending", BytesCoder()))
+_STATE_PARAM = beam.DoFn.StateParam(BagStateSpec("state", BytesCoder()))
+_DUE_PARAM = beam.DoFn.TimerParam(_DUE)
+
+
+class _Host(beam.DoFn):
+    # Beam looks for the specs of timers in the class.
+    DUE = _DUE
+
+    def __init__(self, step: FoldStream) -> None:
+        self._step = step
+
+    def process(
+        self,
+        element: tuple[int, bytes],
+        mark: Any = _MARK_PARAM,
+        pending: Any = _PENDING_PARAM,
+        state: Any = _STATE_PARAM,
+        due: Any = _DUE_PARAM,
+    ) -> Iterator[TimestampedValue]:
+        step = self._step
+        shard, content = element
+        store = _BeamStore(mark, pending, state, due)
+        counts, found = step.fold.receive(store, _COPIES, self._key(shard), content)
+        tally(step.scratch, dict(counted(FoldStream, counts)))
+        yield from self._give(shard, found)
+
+    @on_timer(_DUE)
+    def fire(
+        self,
+        shard: int = beam.DoFn.KeyParam,
+        fired: Timestamp = beam.DoFn.TimestampParam,
+        mark: Any = _MARK_PARAM,
+        pending: Any = _PENDING_PARAM,
+        state: Any = _STATE_PARAM,
+        due: Any = _DUE_PARAM,
+    ) -> Iterator[TimestampedValue]:
+        """Fold the granules that are over."""
+        step = self._step
+        store = _BeamStore(mark, pending, state, due)
+        found = step.fold.fire(store, _COPIES, self._key(shard), int(fired.micros) // 1000)
+        yield from self._give(shard, found)
+
+    def _give(self, shard: int, fired: Fired | None) -> Iterator[TimestampedValue]:
+        if fired is None:
+            return
+        tally(self._step.scratch, dict(counted(FoldStream, fired.counts)))
+        at = Timestamp(micros=(fired.until_ms - 1) * 1000)
+        for name, rows in fired.outputs.items():
+            if rows.num_rows:
+                batch = rows.combine_chunks().to_batches()[0]
+                yield TimestampedValue((name, shard, fired.until_ms, pack(batch)), at)
+
+    def _key(self, shard: int) -> tuple[str, str, int]:
+        return self._step.run_id, self._step.fold.kernel.name, shard

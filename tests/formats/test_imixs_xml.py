@@ -34,9 +34,9 @@ from transforms.formats.base import (
     Context,
     Decoded,
 )
-from transforms.formats.imixs_input import BATCH_DOCUMENTS
+from transforms.formats.imixs_input import BATCH_DOCUMENTS, Unread
 from transforms.formats.imixs_xml import FORMAT, pick
-from transforms.formats.imixs_xml_cut import without_files
+from transforms.formats.imixs_xml_cut import cut_collection, read_head, without_files
 
 LINE = log_line(0, 1000, 10, 1100, "ann")
 GOOD = snapshot(_eventlog=LINE)
@@ -359,6 +359,49 @@ def test_other_input_is_dead(document: bytes, error: str) -> None:
     assert cases(decoded) == ["case-1"]
 
 
+@pytest.mark.parametrize("tail", [b"</data>", b" " * 10_000 + b"</data>"])
+def test_a_document_may_end_in_a_last_chunk_that_is_shorter_than_its_start(tail: bytes) -> None:
+    document = b"<document>" + b"<!-- x -->" * 15_000 + b"</document>"
+    data = b"<data>" + document + tail
+    chunks = iter([data[100_000:]])
+    assert list(cut_collection(data[:100_000], chunks, read_head(data), 10**6)) == [document]
+
+
+# ---- cutting: the quick way cuts what the careful one does
+
+PIECES = [
+    b"<document>a</document>", b"<document>a</document>\n", b"<document>?</document> ",
+    b"<document>a document!</document>", b"<document/>", b"<document a='1'>b</document>",
+    b"<document><document>a</document></document>", b"<document>a</document >",
+    b"<document><!-- </document> --></document>", b"<document><![CDATA[</document>]]></document>",
+    b"<document><?x </document> ?></document>", b"<i:document>a</i:document>",
+    b"<document>" + b"y" * 90 + b"</document>", b"<!-- <document> -->", b"<?pi?>", b"text",
+    b"<document></documents></document>", b"<document>", b"</document>", b"</data>", b"<other/>",
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(0, 2 * len(PIECES)), max_size=9),
+    st.sampled_from([b"</data>", b"</data>\n", b"", b"</data>x"]),
+    st.sampled_from([1, 5, 64, 10_000]),
+)
+def test_the_quick_cut_is_the_careful_one(numbers: list[int], tail: bytes, chunk: int) -> None:
+    # The first piece, which both cut alike, comes most often.
+    data = b"<data>" + b"".join(PIECES[n % len(PIECES) if n < 30 else 0] for n in numbers) + tail
+
+    def cut() -> list[Any]:
+        chunks = (data[i : i + chunk] for i in range(chunk, len(data), chunk))
+        parts = cut_collection(data[:chunk], chunks, read_head(data), 80)
+        # How much of what is too large was in sight depends on the chunks.
+        return [(part.problem, part.size) if isinstance(part, Unread) else part for part in parts]
+
+    quick = cut()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.formats.imixs_xml_cut._PLAIN_START", b"no such tag")
+        assert cut() == quick
+
+
 # ---- file contents
 
 NESTED = (
@@ -497,6 +540,13 @@ def picked_from_tree(document: bytes) -> list[tuple[str, str]]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(document_markup(), min_size=1, max_size=4))
 def test_picking_is_what_a_tree_gives(documents: list[bytes]) -> None:
+    expected = [picked_from_tree(document) for document in documents]
+    # Few documents are parsed; of many, those of plain form are not.
+    for times in (1, 20):
+        assert picked_values(documents * times) == expected * times
+
+
+def picked_values(documents: list[bytes]) -> list[list[tuple[str, str]]]:
     picked = pick(documents, NAMES)
     assert not picked.problems
     assert (np.diff(picked.document) >= 0).all()
@@ -505,7 +555,7 @@ def test_picking_is_what_a_tree_gives(documents: list[bytes]) -> None:
         picked.document, picked.item, picked.value.to_pylist(), strict=True
     ):
         found[number].append((NAMES[item], value))
-    assert found == [picked_from_tree(document) for document in documents]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -528,12 +578,10 @@ def test_picking_is_what_a_tree_gives(documents: list[bytes]) -> None:
 )
 def test_odd_documents_are_picked_from_as_from_a_tree(items: str) -> None:
     document = f"<document {NAMESPACES}>{items}</document>".encode()
-    picked = pick([document], NAMES)
-    found = [
-        (NAMES[i], value) for i, value in zip(picked.item, picked.value.to_pylist(), strict=True)
-    ]
-    assert found == picked_from_tree(document)
-    assert found
+    expected = picked_from_tree(document)
+    assert expected
+    for times in (1, 20):
+        assert picked_values([document] * times) == [expected] * times
 
 
 def test_the_engines_own_documents_are_not_left_to_the_slow_way(
@@ -542,10 +590,10 @@ def test_the_engines_own_documents_are_not_left_to_the_slow_way(
     def refuse(*_: object) -> None:
         pytest.fail("a plain document was left to the parser's events")
 
-    monkeypatch.setattr("transforms.formats.imixs_xml._pick_slowly", refuse)
+    monkeypatch.setattr("transforms.formats.imixs_xml._parse", refuse)
     items = snapshot(_eventlog=[LINE, LINE], note='a & b < c > "d"', empty="")
     documents = [xml_document(items), xml_document(items, "\n\t"), xml_document({})]
-    assert len(pick(documents, NAMES).value) == 2 * (1 + 2 + 1)
+    assert len(pick(documents * 2, NAMES).value) == 4 * (1 + 2 + 1)
 
 
 def test_threads_may_share_the_format() -> None:

@@ -1,9 +1,9 @@
 """Imixs documents in XML: one `<document>` a message, or a `<data>` collection of them.
 
-Every document is parsed by libxml2, which holds no lock meanwhile and builds no tree: this
-tells whether it is well-formed. The wanted items of documents as the engine writes them are
-then taken from a whole batch by Arrow; a document with anything else in it (comments, CDATA,
-other encodings, nested values) goes through the parser's events, with the same result.
+The wanted items of documents as the engine writes them are taken from a whole batch at once
+(`imixs_xml_scan`). A document with anything else in it (comments, CDATA, other encodings), or
+with an error, goes through libxml2's events, with the same result. That parser builds no tree
+and holds no lock meanwhile.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from lxml import etree
 
 from transforms.formats.base import Context, Decoded, InputFile, Message, Span
-from transforms.formats.eventlog import Integers, Mask
+from transforms.formats.eventlog import Integers
 from transforms.formats.imixs import Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import Batch, Problem, Skipped, Unread, read_files, too_large
 from transforms.formats.imixs_xml_cut import (
@@ -27,18 +26,16 @@ from transforms.formats.imixs_xml_cut import (
     read_head,
     without_files,
 )
+from transforms.formats.imixs_xml_scan import scan
 
 _ITEM_CHILD = re.compile(rb"<(?:[^\s<>/!?:]+:)?item[\s>]")
-_DOCUMENT_TAIL = re.compile(r"\s*</document\s*>\s*")
-_ITEM_HEAD = re.compile(r"\s*<item name=")
-_VALUES_HEAD = re.compile(r">\s*")
-_VALUE_ATTRIBUTES = re.compile(r'(?:\s+(?:xmlns:\w+|\w+:type|type)="[^"<>]*")*\s*')
-_VALUE_TAIL = re.compile(r"/value\s*>\s*")
-_CACHE_BYTES = 2 * 1024 * 1024
-"""Documents are picked by so many bytes, which stay in a processor's cache."""
+_CACHE_BYTES = 4 * 1024 * 1024
+"""Documents are picked by so many bytes, which about stay in a processor's cache."""
+
+_FEW = 5
+"""So few documents are parsed in less time than it takes to make ready for a scan."""
 
 _Values = tuple[Integers, Integers, pa.Array]
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
 
 
 class ImixsXml:
@@ -90,45 +87,37 @@ def pick(payloads: Sequence[bytes], names: Sequence[str]) -> Picked:
         payloads: one XML document each.
         names: names of the wanted items, in lower case.
     """
-    target = _Check()
-    parser = _parser(target)
     problems: dict[int, Problem] = {}
-    slow: list[int] = []
     picked: list[_Values] = []
-    plain: list[int] = []
-    bodies: list[bytes] = []
-    size = 0
-    for number, payload in enumerate(payloads):
-        head = PLAIN_HEAD.match(payload)
-        if head is None:
-            slow.append(number)
+    left: list[int] = []
+    for start, end in _portions(payloads):
+        if end - start < _FEW:
+            left.extend(range(start, end))
             continue
-        target.plain = True
-        try:
-            etree.fromstring(payload, parser)
-        except (etree.XMLSyntaxError, _RefusedError) as error:
-            problems[number] = _problem(error)
-            continue
-        # What is between <![CDATA[ and ]]> looks like markup to a search.
-        if not target.plain or b"[CDATA[" in payload:
-            slow.append(number)
-            continue
-        plain.append(number)
-        bodies.append(payload[head.end() :])
-        size += len(payload)
-        if size >= _CACHE_BYTES:
-            picked.append(_pick_plain(bodies, plain, names, slow))
-            plain, bodies, size = [], [], 0
-    picked.append(_pick_plain(bodies, plain, names, slow))
-    if slow:
-        picked.append(_pick_slowly(payloads, sorted(slow), names, problems))
+        found = scan(payloads[start:end], names)
+        picked.append((found.document + start, found.item, found.value))
+        left.extend(start + number for number in found.left)
+    if left or not picked:
+        picked.append(_parse(payloads, left, names, problems))
     document = np.concatenate([values[0] for values in picked])
     item = np.concatenate([values[1] for values in picked])
     value = pa.concat_arrays([values[2] for values in picked])
-    if slow:
+    if left:
         order = np.argsort(document, kind="stable")
         document, item, value = document[order], item[order], value.take(pa.array(order))
     return Picked(document, item, value, problems)
+
+
+def _portions(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield portions of documents, each about `_CACHE_BYTES`."""
+    start = size = 0
+    for end, payload in enumerate(payloads, 1):
+        size += len(payload)
+        if size >= _CACHE_BYTES:
+            yield start, end
+            start, size = end, 0
+    if start < len(payloads):
+        yield start, len(payloads)
 
 
 def _new_batch() -> Batch:
@@ -141,108 +130,7 @@ def _decode_batch(batch: Batch, context: Context) -> Decoded:
     return decode_documents(batch, picked, context, payloads.__getitem__)
 
 
-def _pick_plain(
-    bodies: Sequence[bytes], numbers: Sequence[int], names: Sequence[str], slow: list[int]
-) -> _Values:
-    """Pick items of well-formed documents in UTF-8 without comments, CDATA and instructions.
-
-    In such a document `<` only begins a tag, so that it may be split at its tags. What makes
-    the split sure is checked, and a document that fails a check is left to the parser: between
-    two items there are only blanks (so no item lies within another one), and a picked value
-    holds text only.
-
-    Args:
-        bodies: documents from behind their root's start tag.
-        numbers: their numbers.
-        names: names of the wanted items.
-        slow: takes the numbers of the documents left to the parser.
-    """
-    text = pa.array(bodies, pa.binary()).cast(pa.string())
-    odd = np.zeros(len(bodies), np.bool_)
-    # BLANKS<item name="NAME">VALUES</item>...BLANKS</document>BLANKS
-    lists = pc.split_pattern(text, "</item>")
-    bounds = lists.offsets.to_numpy()
-    pieces, document = lists.values, np.repeat(np.arange(len(bodies)), np.diff(bounds))
-    is_tail = np.zeros(len(pieces), np.bool_)
-    is_tail[bounds[1:] - 1] = True
-    odd |= ~_matching(pieces.filter(pa.array(is_tail)), _DOCUMENT_TAIL)
-    lists = pc.split_pattern(pieces.filter(pa.array(~is_tail)), '"', max_splits=2)
-    (before, name, rest), document = _columns(lists, document[~is_tail], 3, odd)
-    # A name that no > follows is that of an empty item, behind which another one may begin.
-    sound = _matching(before, _ITEM_HEAD) & _true(pc.starts_with(rest, ">"))
-    if _holds(name, "&"):
-        sound &= ~_true(pc.match_substring(name, "&"))
-    if not sound.all():
-        odd[document[~sound]] = True
-    code = pc.index_in(pc.utf8_lower(name), pa.array(names, pa.string()))
-    wanted = code.is_valid()
-    document, code = document[_true(wanted)], code.filter(wanted).to_numpy().astype(np.int64)
-    # >BLANKS<valueATTRIBUTES>TEXT</value>BLANKS<value...
-    lists = pc.split_pattern(rest.filter(wanted), "<value")
-    bounds = lists.offsets.to_numpy()
-    pieces, owner = lists.values, np.repeat(np.arange(len(lists)), np.diff(bounds))
-    is_head = np.zeros(len(pieces), np.bool_)
-    is_head[bounds[:-1]] = True
-    odd[document[~_matching(pieces.filter(pa.array(is_head)), _VALUES_HEAD)]] = True
-    document, code = document[owner[~is_head]], code[owner[~is_head]]
-    lists = pc.split_pattern(pieces.filter(pa.array(~is_head)), ">", max_splits=1)
-    row = np.arange(len(document))
-    (attributes, rest), row = _columns(lists, row, 2, odd, document)
-    sound = _matching(attributes, _VALUE_ATTRIBUTES)
-    odd[document[row[~sound]]] = True
-    (value, tail), row = _columns(pc.split_pattern(rest, "<", max_splits=1), row, 2, odd, document)
-    document, code = document[row], code[row]
-    odd[document[~_matching(tail, _VALUE_TAIL)]] = True
-    if _holds(value, "\r"):
-        odd[document[_true(pc.match_substring(value, "\r"))]] = True
-    if _holds(value, "&"):
-        coded = pc.match_substring(value, "&")
-        some = value.filter(coded)
-        odd[document[_true(coded)][_true(pc.match_substring(some, "&#"))]] = True
-        for entity, character in _ENTITIES:
-            some = pc.replace_substring(some, entity, character)
-        value = pc.replace_with_mask(value, coded, some)
-    if odd.any():
-        slow.extend(number for number, left in zip(numbers, odd, strict=True) if left)
-        keep = ~odd[document]
-        document, code, value = document[keep], code[keep], value.filter(pa.array(keep))
-    return np.array(numbers, np.int64)[document], code, value
-
-
-def _columns(
-    lists: pa.Array, row: Integers, width: int, odd: Mask, document: Integers | None = None
-) -> tuple[list[pa.Array], Integers]:
-    """Turn lists of one length to columns; the documents of other lists are odd."""
-    counts = np.diff(lists.offsets.to_numpy())
-    good = counts == width
-    if not good.all():
-        odd[row[~good] if document is None else document[row[~good]]] = True
-        lists, row = lists.filter(pa.array(good)), row[good]
-    flat = lists.flatten()
-    at = np.arange(0, len(flat), width)
-    return [flat.take(pa.array(at + k)) for k in range(width)], row
-
-
-def _matching(column: pa.Array, pattern: re.Pattern[str]) -> Mask:
-    """Match a column of few distinct texts."""
-    codes = column.dictionary_encode()
-    matched = [pattern.fullmatch(text) is not None for text in codes.dictionary.to_pylist()]
-    mask: Mask = np.array(matched, np.bool_)[codes.indices.to_numpy()]
-    return mask
-
-
-def _holds(column: pa.Array, character: str) -> bool:
-    """Say whether any text (of an array that is no slice) has an ASCII character."""
-    data = column.buffers()[2]
-    return data is not None and bool((np.frombuffer(data, np.uint8) == ord(character)).any())
-
-
-def _true(condition: pa.Array) -> Mask:
-    mask: Mask = condition.fill_null(False).to_numpy(zero_copy_only=False)
-    return mask
-
-
-def _pick_slowly(
+def _parse(
     payloads: Sequence[bytes],
     numbers: Sequence[int],
     names: Sequence[str],
@@ -278,7 +166,7 @@ def _problem(error: etree.XMLSyntaxError | _RefusedError) -> Problem:
     return Problem("InvalidXml", message)
 
 
-def _parser(target: _Check) -> etree.XMLParser:
+def _parser(target: _Pick) -> etree.XMLParser:
     """Make a parser that fetches nothing, expands nothing and has libxml2's limits."""
     return etree.XMLParser(
         target=target,  # type: ignore[arg-type]  # every method of a target is optional
@@ -290,30 +178,7 @@ def _parser(target: _Check) -> etree.XMLParser:
     )
 
 
-class _Check:
-    """Parser target that notes what else than elements and text a document has."""
-
-    def __init__(self) -> None:
-        self.plain = True
-
-    def doctype(self, name: str, public_id: str | None, system: str | None) -> None:
-        """Refuse a document type before anything in it is read."""
-        error = "ForbiddenDtd"
-        raise _RefusedError(error, f"documents must not have a DOCTYPE ({name})")
-
-    def comment(self, text: str) -> None:
-        """Note a comment."""
-        self.plain = False
-
-    def pi(self, target: str, data: str | None = None) -> None:
-        """Note an instruction."""
-        self.plain = False
-
-    def close(self) -> None:
-        """End the document."""
-
-
-class _Pick(_Check):
+class _Pick:
     """Parser target that collects the wanted items of a document.
 
     Attributes:
@@ -322,9 +187,16 @@ class _Pick(_Check):
     """
 
     def __init__(self, codes: Mapping[str, int]) -> None:
-        super().__init__()
         self._codes = codes
         self.restart()
+
+    def doctype(self, name: str, public_id: str | None, system: str | None) -> None:
+        """Refuse a document type before anything in it is read."""
+        error = "ForbiddenDtd"
+        raise _RefusedError(error, f"documents must not have a DOCTYPE ({name})")
+
+    def close(self) -> None:
+        """End the document."""
 
     def restart(self) -> None:
         """Begin a new document."""

@@ -37,6 +37,7 @@ _ATTRIBUTE = rb"""\s+[^\s<>/="']+\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
 _DATA_START = re.compile(rb"<(?:[^\s<>/!?:]+:)?data(?:" + _ATTRIBUTE + rb")*\s*/?>")
 _DATA_END = re.compile(rb"</(?:[^\s<>/!?:]+:)?data\s*>")
 _DOCUMENT_START = re.compile(rb"<((?:[^\s<>/!?:]+:)?document)(?=[\s/>])")
+_PLAIN_START, _PLAIN_END = b"<document>", b"</document>"
 _BLANK = re.compile(rb"\s*")
 _EMPTY = re.compile(rb"<[^<>\"']*(?:\"[^\"<]*\"[^<>\"']*|'[^'<]*'[^<>\"']*)*/>")
 _BOUNDARY = re.compile(rb"<!--|<!\[CDATA\[|<\?|</?(?:[^\s<>/!?:]+:)?document(?=[\s/>])")
@@ -266,9 +267,11 @@ class _Cutter:
         root = self._take(_DATA_START, "the root element is not well-formed")
         if not root.endswith(b"/>"):
             self._skip_between()
+            yield from self._plain_documents()
             while found := _DOCUMENT_START.match(self._buffer, self._at):
                 yield self._document(bytes(found.group(1)))
                 self._skip_between()
+                yield from self._plain_documents()
             self._take(_DATA_END, "neither <document> nor </data> where one must be")
         self._skip_between()
         if self._at < len(self._buffer):
@@ -281,6 +284,27 @@ class _Cutter:
             raise _BrokenError(reason if self._at < len(self._buffer) else "the input ends early")
         self._at = found.end()
         return bytes(found.group())
+
+    def _plain_documents(self) -> Iterator[bytes]:
+        """Cut documents while all is as the engine writes it, in as few searches as can be."""
+        buffer = self._buffer
+        while buffer.startswith(_PLAIN_START, self._at):
+            at = self._at
+            close = buffer.find(_PLAIN_END, at)
+            end = close + len(_PLAIN_END)
+            if (
+                close < 0
+                or end - at > self._limit
+                # No comment, CDATA or instruction, and no other document's tag of any form.
+                or buffer.find(b"!", at, close) >= 0
+                or buffer.find(b"?", at, close) >= 0
+                or buffer.find(b"document", at + len(_PLAIN_START), close) >= 0
+            ):
+                return
+            self._at = end
+            yield bytes(buffer[at:end])
+            if not buffer.startswith(_PLAIN_START, end):
+                self._skip_between()
 
     def _document(self, tag: bytes) -> Part:
         """Cut the document that begins here."""
@@ -350,24 +374,21 @@ class _Cutter:
         return Unread(payload, too_large(size, self._limit), size)
 
     def _fill(self) -> bool:
-        """Drop what has been cut and double what is left; False at the end of the input."""
+        """Drop what has been cut and double what is left; False if there is nothing more."""
         del self._buffer[: self._at]
         self._at = 0
-        wanted = 2 * len(self._buffer) + 1
-        while len(self._buffer) < wanted:
-            chunk = self._text.next()
-            if not chunk:
-                return False
+        left = len(self._buffer)
+        while len(self._buffer) <= 2 * left and (chunk := self._text.next()):
             self._buffer += chunk
             if len(self._buffer) > self._limit:
                 break
-        return True
+        return len(self._buffer) > left
 
     def _skip_between(self) -> None:
         """Move behind blanks, comments and instructions, with the whole next tag in sight."""
         while True:
-            if len(self._buffer) - self._at < HEAD_BYTES:
-                self._fill()
+            while len(self._buffer) - self._at < HEAD_BYTES and self._fill():
+                pass
             found = _BLANK.match(self._buffer, self._at)
             self._at = found.end() if found else self._at
             opened = bytes(self._buffer[self._at : self._at + 4])

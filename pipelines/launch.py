@@ -63,6 +63,10 @@ def launch(
         RunError: it can't be started, or it failed.
         KeyboardInterrupt: the user has had enough; everything temporary is removed.
     """
+    if settings.sources:
+        from pipelines.live import launch_stream  # noqa: PLC0415 (needs a broker's client)
+
+        return launch_stream(pipeline, settings, flags, screen)
     begun = time.monotonic()
     _check_file_systems(settings)
     plan = make_plan(settings)

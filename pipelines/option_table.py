@@ -39,7 +39,8 @@ OPTIONS: tuple[Option, ...] = (
         _READING,
         "PATH",
         "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
-        "any Beam file system; several, or separated by commas; may be given again",
+        "any Beam file system; several, or separated by commas; may be given again; or topics: "
+        "'kafka://host:9092/topic,pattern-*?group=G&start=earliest|latest|TIME&config=FILE'",
         many=True,
     ),
     Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),
@@ -54,7 +55,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("encoding", _READING, "NAME", "text encoding of CSV and JSON files", "utf-8"),
     Option("max_message_bytes", _READING, "SIZE", "a larger document is a dead letter", "64MiB"),
     Option(
-        "output", _WRITING, "FOLDER", "where the tables go; those of an earlier run are replaced"
+        "output",
+        _WRITING,
+        "FOLDER|URI",
+        "where the tables go: a folder, in which those of an earlier run are replaced; of a "
+        "stream also topics, kafka://host:9092/prefix-, and several outputs",
+        many=True,
     ),
     Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),
     Option(
@@ -98,10 +104,41 @@ OPTIONS: tuple[Option, ...] = (
         "leave out events from this time or date on, and fire the deadlines before it; "
         "'end' fires all (default: the start of the run)",
     ),
+    Option(
+        "state_from",
+        _MEANING,
+        "FOLDER",
+        "a stream goes on from what a run with --keep_state has left in its output",
+    ),
+    Option(
+        "keep_state",
+        _MEANING,
+        "",
+        "leave the state of the cases in the output, for the --state_from of a stream",
+    ),
     Option("disorder", _TIMES, "DURATION", "how late a broker's record may be", "30s"),
+    Option(
+        "granule",
+        _TIMES,
+        "DURATION",
+        "a stream folds so much of it at a time: shorter is sooner, longer costs less (default: "
+        "1s; 1m where all outputs are folders)",
+    ),
+    Option(
+        "max_future",
+        _TIMES,
+        "DURATION",
+        "an event so far ahead of its record's time is a dead letter",
+        "1d",
+    ),
     Option("case_retention", _TIMES, "DURATION", "forget a case so long after its end", "30d"),
     Option("idle_retention", _TIMES, "DURATION", "forget an idle case after so long", "365d"),
-    Option("shards", _RUNNING, "N", "parts of the fold (default: from the input's size)"),
+    Option(
+        "shards",
+        _RUNNING,
+        "N",
+        "parts of the fold (default: from the input's size; of a stream 16)",
+    ),
     Option("workers", _RUNNING, "N", "threads or processes here (default: one a core)"),
     Option("explain_plan", _RUNNING, "", "say what would be read, run and written, and stop"),
     Option(

@@ -9,6 +9,7 @@ imported only when the options have turned out right, so that mistakes answer at
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import time
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from transforms.formats.base import Context
+    from transforms.kafka import KafkaAddress, KafkaTarget
 
 T = TypeVar("T")
 D = TypeVar("D")
 
+KAFKA = "kafka://"
 FORMAT_ALIASES = {"jsonl": "json_lines", "ndjson": "json_lines", "xml": "imixs_xml"}
 OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
 MAX_SHARDS = 4096
@@ -73,6 +76,12 @@ class Settings:
         since_us: events before are outside, in µs since the epoch; None: no limit.
         until_us: the input is complete up to here (exclusive); None: every deadline fires.
         started_us: when the run started.
+        sources: topics to read, each an address; a run with any is a stream.
+        targets: topics to write.
+        granule_ms: so much of a stream is folded at a time.
+        max_future_ms: an event so far ahead of its record's time is a dead letter.
+        state_from: output of a run whose state a stream goes on from; empty for none.
+        keep_state: leave the state in the output.
         disorder_ms: how late a record may be, the bound of the watermark.
         case_retention_ms: how long the state of a finished case is kept.
         idle_retention_ms: how long the state of an idle case is kept.
@@ -107,6 +116,12 @@ class Settings:
     complete_log: bool = False
     since_us: int | None = None
     until_us: int | None = None
+    sources: tuple[KafkaAddress, ...] = ()
+    targets: tuple[KafkaTarget, ...] = ()
+    granule_ms: int = 1000
+    max_future_ms: int = 86_400_000
+    state_from: str = ""
+    keep_state: bool = False
     disorder_ms: int = 30_000
     case_retention_ms: int = 30 * 86_400_000
     idle_retention_ms: int = 365 * 86_400_000
@@ -268,11 +283,23 @@ class _Reader:
                 f"--since {values.time_text(since)} is not before --until "
                 f"{values.time_text(until)}; there is nothing between them"
             )
-        patterns = self._input()
+        patterns, sources = self._input(pipeline)
+        output, targets = self._outputs(pipeline, output_format, patterns)
+        granule = read("granule", _granule, None)
+        if sources:
+            self._check_stream()
+        else:
+            self._check_backfill(targets)
         return Settings(
             pipeline=pipeline.name,
             input=patterns,
-            output=self._output(pipeline, output_format, patterns),
+            output=output,
+            sources=sources,
+            targets=targets,
+            granule_ms=granule or (1000 if targets or not sources else 60_000),
+            max_future_ms=read("max_future", values.duration_ms, default.max_future_ms),
+            state_from=local_path(given["state_from"] or "").rstrip("/"),
+            keep_state=given["keep_state"],
             started_us=started,
             format=read("format", _format, "auto"),
             output_format=output_format,
@@ -290,7 +317,7 @@ class _Reader:
             end_states=read("end_states", values.names, ()),
             complete_log=given["complete_log"],
             since_us=since,
-            until_us=until,
+            until_us=None if sources else until,
             disorder_ms=read("disorder", values.duration_ms, default.disorder_ms),
             case_retention_ms=read("case_retention", _retention, default.case_retention_ms),
             idle_retention_ms=read("idle_retention", _retention, default.idle_retention_ms),
@@ -308,18 +335,91 @@ class _Reader:
             arguments=arguments,
         )
 
-    def _input(self) -> tuple[str, ...]:
-        patterns = patterns_of(self.given["input"] or ())
+    def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[KafkaAddress, ...]]:
+        texts = self.given["input"] or []
+        topics = [text for text in texts if text.startswith(KAFKA)]
+        if topics:
+            if len(topics) < len(texts):
+                other = next(text for text in texts if text not in topics)
+                self.problems.append(
+                    f"--input '{other}' is no topic, and the others are; read files first, with "
+                    "--keep_state, and then the topics, with --state_from"
+                )
+            from transforms.kafka import KafkaAddress  # noqa: PLC0415 (pyarrow: not for --help)
+
+            group = f"imixs-streams-{pipeline.name}"
+            found = [self._address(lambda t: KafkaAddress.parse(t, group), text) for text in topics]
+            return (), tuple(each for each in found if each is not None)
+        patterns = patterns_of(texts)
         if not patterns:
             self.problems.append("--input is missing; give the files to read, such as 'data/**'")
         for pattern in patterns:
             missing = missing_client(pattern)
             if missing:
                 self.problems.append(f"--input '{pattern}' {missing}")
-        return patterns
+        return patterns, ()
 
-    def _output(self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]) -> str:
-        text = self.given["output"]
+    def _address(self, parse: Callable[[str], T], text: str) -> T | None:
+        from transforms.kafka import BadAddress  # noqa: PLC0415
+
+        if importlib.util.find_spec("confluent_kafka") is None:
+            problem = f"{text} needs a client; pip install 'imixs-data-streaming[kafka]'"
+            self.problems.append(problem)
+            return None
+        try:
+            return parse(text)
+        except BadAddress as bad:
+            self.problems.append(str(bad))
+            return None
+
+    def _outputs(
+        self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]
+    ) -> tuple[str, tuple[KafkaTarget, ...]]:
+        texts = self.given["output"] or []
+        topics = [text for text in texts if text.startswith(KAFKA)]
+        folders = [text for text in texts if text not in topics]
+        if len(folders) > 1:
+            self.problems.append(f"--output '{folders[1]}' is a second folder; give one")
+        targets: list[KafkaTarget] = []
+        if topics:
+            from transforms.kafka import KafkaTarget  # noqa: PLC0415
+
+            found = [self._address(KafkaTarget.parse, text) for text in topics]
+            targets = [each for each in found if each is not None]
+            if not folders:
+                return "", tuple(targets)
+        folder = folders[0] if folders else ""
+        return self._output(folder, pipeline, output_format, patterns), tuple(targets)
+
+    def _check_stream(self) -> None:
+        """Refuse what only a backfill can do."""
+        for name, reason in (
+            ("until", "a stream ends when it is stopped"),
+            ("complete_log", "a stream never knows that a case is whole"),
+            ("keep_state", "only a backfill leaves its state"),
+        ):
+            if self.given[name]:
+                self.problems.append(f"--{name} is not for topics: {reason}; leave it out")
+
+    def _check_backfill(self, targets: tuple[KafkaTarget, ...]) -> None:
+        """Refuse what only a stream can do."""
+        for name in ("state_from", "granule", "max_future"):
+            if self.given[name]:
+                self.problems.append(f"--{name} is for streams, and --input names files")
+        if targets:
+            self.problems.append(
+                f"--output {targets[0]} is for streams, and --input names files; give a folder"
+            )
+        if self.given["keep_state"] and self.given["complete_log"]:
+            self.problems.append("--keep_state has nothing to keep: --complete_log ends every case")
+        if self.given["keep_state"] and self.given["until"] == "end":
+            self.problems.append("--keep_state has nothing to keep after --until end; leave it out")
+        if self.given["keep_state"] and self.given["output_format"] not in (None, "parquet"):
+            self.problems.append("--keep_state writes Parquet; leave out --output_format")
+
+    def _output(
+        self, text: str, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]
+    ) -> str:
         if not text:
             if not self.given["explain_plan"]:
                 self.problems.append("--output is missing; give a folder for the tables")
@@ -356,6 +456,14 @@ def format_names() -> list[str]:
     from transforms.formats import registry  # noqa: PLC0415 (pyarrow: not for wrong options)
 
     return list(registry.names())
+
+
+def _granule(text: str) -> int:
+    length = values.duration_ms(text)
+    if not length:
+        reason = "is no time at all; give 200ms or more"
+        raise BadValue(reason)
+    return length
 
 
 def _format(text: str) -> str:

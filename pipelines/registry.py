@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What a run that never ends knows besides.
+
+    Attributes:
+        shards: parts of the fold.
+        by_marks: the fold goes by the marks in its elements, not by timers.
+        stop: a file that ends the readers once it exists; empty if nothing can.
+        splits: readers of each address; None: the runner decides.
+    """
+
+    shards: int
+    by_marks: bool
+    stop: str
+    splits: int | None
+
+
+@dataclass(frozen=True)
 class RunContext:
     """What one run knows besides its settings: handed to a pipeline's `build`.
 
@@ -30,6 +47,7 @@ class RunContext:
         output: the run's place in its output, started; to be committed by the last step.
         tables: names of the tables it writes.
         version: of this program.
+        stream: what a stream needs; None for a backfill, which has a plan and an output.
     """
 
     run_id: str
@@ -37,9 +55,10 @@ class RunContext:
     local: bool
     scratch: str
     plan: Any
-    output: Run
+    output: Run | None
     tables: tuple[str, ...]
     version: str
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ class Pipeline:
 
 TRANSITIONS = Pipeline(
     name="transitions",
-    title="archived workflow events become transitions, cases and dead letters",
+    title="workflow events, archived or from topics, become transitions, cases and dead letters",
     tables=("transitions", "cases", "late", "retracted", "dead_letters"),
     examples=(
         Example(
@@ -114,6 +133,21 @@ TRANSITIONS = Pipeline(
             (
                 "transitions --input 'out/dead_letters/*' --format dead_letters",
                 "    --output again --timezone Europe/Berlin",
+            ),
+        ),
+        Example(
+            "A stream from topics to topics, one of them found by a pattern, until Ctrl-C",
+            (
+                "transitions --input 'kafka://localhost:9092/orders,imixs-*?start=earliest'",
+                "    --output kafka://localhost:9092/out-",
+            ),
+        ),
+        Example(
+            "A backfill, and the stream that goes on where it ended",
+            (
+                "transitions --input 'archive/**' --output out --keep_state",
+                "transitions --input kafka://localhost:9092/orders --output kafka://localhost:9092/out-",
+                "    --state_from out",
             ),
         ),
         Example(

@@ -12,19 +12,24 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.options import Settings
-from pipelines.registry import RunContext
+from pipelines.registry import RunContext, Stream
 from pipelines.values import time_text
-from schemas.tables import DEAD_LETTERS
+from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.counts import COUNTS
 from transforms.decode import DEAD, DecodeFiles
+from transforms.decode_messages import DecodeMessages
 from transforms.exchange import Exchange
 from transforms.fold.bounded import BoundedFold
+from transforms.fold.granules import GranuleFold
 from transforms.fold.steps import FoldShards
-from transforms.kernels.base import END
+from transforms.fold.streaming import FoldStream
 from transforms.kernels.case_state import Rules
 from transforms.kernels.transitions import TransitionsKernel
-from transforms.mask import masking
+from transforms.mask import Masking, masking
+from transforms.sinks.commit import Run
+from transforms.sinks.kafka import WriteKafka
 from transforms.sinks.steps import Commit, WriteBatches
+from transforms.sources.kafka import ReadKafka
 
 DEAD_PARTS_FROM = 1024**3
 """Bytes of input from which dead letters are written in several parts."""
@@ -32,9 +37,69 @@ DEAD_PARTS_FROM = 1024**3
 
 def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
     """Add the pipeline's steps to `root`."""
+    if run.stream is not None:
+        _stream(root, settings, run, run.stream)
+    else:
+        assert run.output is not None
+        _backfill(root, settings, run, run.output)
+
+
+def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: Stream) -> None:
+    read = [
+        root
+        | f"Read {number}"
+        >> ReadKafka(
+            address,
+            settings.disorder_ms,
+            splits=stream.splits,
+            stop=stream.stop,
+            marks_ms=settings.granule_ms if stream.by_marks else 0,
+        )
+        for number, address in enumerate(settings.sources)
+    ]
+    decoded = (
+        read[0] if len(read) == 1 else read | "Gather batches" >> beam.Flatten()
+    ) | "Decode" >> DecodeMessages(
+        settings.context(),
+        settings.format,
+        "case_id",
+        stream.shards,
+        settings.disorder_ms,
+        settings.max_future_ms,
+        _masking(settings),
+        settings.granule_ms if stream.by_marks else 0,
+        run.scratch,
+    )
+    folded = (
+        decoded.events
+        # (shard, element)
+        | "Fold"
+        >> FoldStream(
+            GranuleFold(
+                TransitionsKernel(rules(settings)),
+                disorder_us=settings.disorder_ms * 1000,
+                granule_ms=settings.granule_ms,
+                by_marks=stream.by_marks,
+            ),
+            run.run_id,
+            run.scratch,
+        )
+    )
+    rows = (folded, decoded[DEAD]) | "Gather rows" >> beam.Flatten()
+    # (table, shard, until, packed rows)
+    tables = {name: TABLES[name] for name in run.tables}
+    for number, target in enumerate(settings.targets):
+        rows | f"Write topics {number}" >> WriteKafka(target, tables)
+
+
+def _masking(settings: Settings) -> Masking | None:
+    return masking(settings.mask, settings.items, settings.mask_key) if settings.mask else None
+
+
+def _backfill(root: beam.Pipeline, settings: Settings, run: RunContext, output: Run) -> None:
     plan = run.plan
     exchange = Exchange(run.scratch)
-    hidden = masking(settings.mask, settings.items, settings.mask_key) if settings.mask else None
+    hidden = _masking(settings)
     # Beam compresses what a Create holds: the names of a large archive are left in files.
     units = [exchange.leave(unit.to_bytes(), f"unit-{unit.number}") for unit in plan.units]
     decoded = (
@@ -54,11 +119,11 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
             BoundedFold(
                 TransitionsKernel(rules(settings)),
                 disorder_us=settings.disorder_ms * 1000,
-                until_ms=END if settings.until_us is None else settings.until_ms,
+                until_ms=settings.until_ms,
                 closes=settings.until_us is None or settings.complete_log,
                 exchange=exchange,
             ),
-            run.output,
+            output,
             plan.shards,
             run.scratch,
         )
@@ -67,7 +132,7 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
         decoded[DEAD]
         # (unit, packed dead letters)
         | "Write dead letters"
-        >> WriteBatches(DEAD_LETTERS, run.output, 1 if plan.bytes < DEAD_PARTS_FROM else 8)
+        >> WriteBatches(DEAD_LETTERS, output, 1 if plan.bytes < DEAD_PARTS_FROM else 8)
     )
     parts = (folded.parts, dead) | "Gather parts" >> beam.Flatten()
     counts = (decoded[COUNTS], folded[COUNTS]) | "Gather counts" >> beam.Flatten()

@@ -19,7 +19,6 @@ from tests.kernels.messages import SECOND, START, messages, table
 from transforms.exchange import Exchange, fetch, with_schema
 from transforms.fold.granules import (
     BEHIND,
-    DRAIN,
     Copies,
     Fired,
     GranuleFold,
@@ -31,6 +30,7 @@ from transforms.fold.granules import (
 from transforms.kernels.base import END, Control, Kernel, Step
 from transforms.kernels.case_state import STATE_SCHEMA, Rules
 from transforms.kernels.transitions import TransitionsKernel
+from transforms.sources.messages import DRAIN
 from transforms.timeline import arrange, order_times
 
 D = 5 * SECOND

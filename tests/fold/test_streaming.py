@@ -20,13 +20,13 @@ from tests.fold.test_bounded import fold as fold_bounded
 from transforms import progress
 from transforms.decode import DEAD
 from transforms.decode_messages import DecodeMessages
-from transforms.fold.granules import DRAIN, GranuleFold
+from transforms.fold.granules import GranuleFold
 from transforms.fold.streaming import FoldStream
 from transforms.formats import registry
 from transforms.formats.base import Context, Message
 from transforms.kernels.case_state import Rules
 from transforms.kernels.transitions import TransitionsKernel
-from transforms.sources.messages import pack_messages
+from transforms.sources.messages import DRAIN, pack_messages
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -53,9 +53,7 @@ def topic(seed: int, events: int = 400) -> list[Message]:
             "actor": chance.choice(["anna", None]),
         }
         payload = orjson.dumps(body) if i % 50 else b"{broken"
-        messages.append(
-            Message(payload, f"orders/{partition}", i, record_time=clock[partition])
-        )
+        messages.append(Message(payload, f"orders/{partition}", i, record_time=clock[partition]))
     return messages
 
 

@@ -27,6 +27,7 @@ from transforms.arrays import conform
 from transforms.exchange import with_schema, without_nulls
 from transforms.fold.keyed import KeyedRows
 from transforms.kernels.base import Control, Kernel
+from transforms.sources.messages import DRAIN
 from transforms.timeline import ORDERED_SCHEMA, arrange, order_column, order_times
 
 VERSION = 1
@@ -40,9 +41,6 @@ CATCH_UP = 16
 
 BEHIND = "behind_watermark"
 """Count of events that came when their granule was over: they are folded in the next one."""
-
-DRAIN = 2**62
-"""`complete_ms` of a reader that has ended: what waits is folded, and no deadline fires."""
 
 _EVENTS, _MARK, _STATE, _CONTROL = b"E", b"M", b"S", b"C"
 _EVENTS_HEAD = struct.Struct("<qHH")
@@ -82,7 +80,8 @@ def events_element(packed: bytes, split: int = 0, splits: int = 0, complete_ms: 
         packed: a packed table of events.
         split: number of the reader that they come from.
         splits: how many readers there are; 0 if that is not known.
-        complete_ms: order time before which that reader has given everything.
+        complete_ms: order time before which that reader has given everything; `DRAIN` if it has
+            ended: then what waits is folded, and no deadline fires.
     """
     return _EVENTS + _EVENTS_HEAD.pack(complete_ms, split, splits) + packed
 
@@ -193,12 +192,40 @@ class _Copy:
         return sum(w.table.num_rows for w in self.waiting)
 
 
+@dataclass(frozen=True)
+class Stand:
+    """Where a shard stands, for whoever watches.
+
+    Attributes:
+        fired: order time in ms up to which it has folded.
+        waiting: events that wait.
+        granules: granules from the first that waits to the last.
+        live: state rows.
+    """
+
+    fired: int | None
+    waiting: int
+    granules: int
+    live: int
+
+
 class Copies:
     """The decoded copies of this process, by shard; safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._copies: dict[object, _Copy] = {}
+        self._stands: dict[object, Stand] = {}
+
+    def note(self, key: object, stand: Stand) -> None:
+        """Note where a shard stands."""
+        with self._lock:
+            self._stands[key] = stand
+
+    def stands(self) -> list[Stand]:
+        """Return where the shards stand."""
+        with self._lock:
+            return list(self._stands.values())
 
     def pop(self, key: object) -> _Copy | None:
         """Take a copy out: if the work with it fails, it is gone."""
@@ -443,6 +470,10 @@ class GranuleFold:
         mark.token = copy.token = os.urandom(8).hex()
         store.write_mark(mark.to_bytes())
         copies.put(key, copy)
+        first = min((w.first for w in copy.waiting), default=0)
+        last = max((w.last for w in copy.waiting), default=-1)
+        granules = (last - first) // (1000 * self.granule_ms) + 1
+        copies.note(key, Stand(mark.fired, copy.rows(), granules, copy.state.live))
 
     def _keep_state(
         self, store: Store, mark: _Mark, copy: _Copy, changed: pa.Table, removed: pa.Array

@@ -35,6 +35,34 @@ _COPIES = Copies()
 """Of every fold in this process: Beam makes many instances of a DoFn."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where the folds of this process stand.
+
+    Attributes:
+        complete_ms: order time up to which the furthest shard has folded; None before the first.
+        waiting: events that wait for their granule to be over.
+        granules: how many granules they are in, roughly.
+        open: keys that have state.
+    """
+
+    complete_ms: int | None
+    waiting: int
+    granules: int
+    open: int
+
+
+def standing() -> Standing:
+    """Return where the folds of this process stand."""
+    found = _COPIES.stands()
+    return Standing(
+        max((s.fired for s in found if s.fired is not None), default=None),
+        sum(s.waiting for s in found),
+        max((s.granules for s in found), default=0),
+        sum(s.live for s in found),
+    )
+
+
 @dataclass(eq=False)
 class FoldStream(beam.PTransform):
     """Folds a stream: (shard, element) -> `Rows`, at the time up to which they are complete.

@@ -1,0 +1,261 @@
+"""Kafka as a sink: each table is a topic, each row one JSON object, as in JSON Lines.
+
+What is guaranteed: **at least once, with deterministic row ids.** A bundle is done when the
+broker has taken all its rows; one that is repeated writes its rows again, with the ids that they
+had, so whoever reads drops what it has seen by `row_id` (an upsert table needs not even that).
+The producer is idempotent: its own retries double and reorder nothing. Rows of one key go to one
+partition, in order, by the partitioner that Java's clients use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from schemas.tables import Output
+from transforms.exchange import fetch, with_schema
+from transforms.kafka import (
+    BrokerFault,
+    KafkaTarget,
+    Monitor,
+    client,
+    make,
+    patiently,
+    settings_for,
+)
+from transforms.sinks.text import json_lines, json_values
+
+MESSAGE_BYTES = 16 * 1024 * 1024
+"""Rows may be larger than Kafka's default of 1 MB: a dead letter, a case with many items."""
+
+DELIVERY_MS = 300_000
+"""A broker that is away for less than this is only a delay."""
+
+PROPAGATION_MS = 30_000
+"""How long a topic may be unknown to a broker that has just started."""
+
+WAITING_ROWS = 100_000
+"""Rows that wait for the broker, at most."""
+
+_WAITING_BYTES = 64 * 1024 * 1024
+_SLICE_ROWS = 20_000
+_SLICE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(eq=False)
+class WriteKafka(beam.PTransform):
+    """Writes tables to topics: `fold.streaming.Rows` -> nothing.
+
+    Attributes:
+        target: the broker and the topics' prefix.
+        outputs: table name -> table.
+        linger_ms: how long rows wait for others to share a request.
+    """
+
+    target: KafkaTarget
+    outputs: Mapping[str, Output]
+    linger_ms: int = 5
+
+    def expand(self, tables: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return tables | "Produce rows" >> beam.ParDo(_Produce(self))
+
+
+class _Produce(beam.DoFn):
+    """Gives rows to a producer, and waits for the broker at the end of the bundle."""
+
+    def __init__(self, step: WriteKafka) -> None:
+        self._target = step.target
+        self._outputs = dict(step.outputs)
+        self._linger_ms = step.linger_ms
+        self._producer: Any = None
+        self._failed: list[Any] = []
+        self._rows = self._bytes = 0
+
+    def start_bundle(self) -> None:
+        self._failed = []
+        self._rows = self._bytes = 0
+        if self._producer is None:
+            self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
+
+    def process(self, element: tuple[str, int, int, bytes]) -> Iterator[None]:
+        name, _, _, packed = element
+        output = self._outputs[name]
+        rows = with_schema([fetch(packed)], output.schema)
+        topic = self._target.topic(name)
+        mean = max(1, rows.nbytes // max(1, rows.num_rows))
+        step = max(1, min(_SLICE_ROWS, _SLICE_BYTES // mean, WAITING_ROWS))
+        for start in range(0, rows.num_rows, step):
+            self._give(topic, messages(rows.slice(start, step), output))
+        Metrics.counter(WriteKafka, f"rows_{name}").inc(rows.num_rows)
+        return iter(())
+
+    def finish_bundle(self) -> None:
+        self._drain()
+
+    def teardown(self) -> None:
+        if self._producer is not None:
+            self._producer.flush(5.0)
+            self._producer = None
+
+    def _give(self, topic: str, rows: list[dict[str, Any]]) -> None:
+        size = sum(len(row["value"]) for row in rows)
+        # A full queue takes some rows of a batch and refuses others, which would leave a key's
+        # rows out of order: so it never gets full.
+        if self._rows + len(rows) > WAITING_ROWS or self._bytes + size > _WAITING_BYTES:
+            self._drain()
+        self._rows += len(rows)
+        self._bytes += size
+        taken = self._producer.produce_batch(topic, rows, on_delivery=self._on_delivery)
+        if taken < len(rows):
+            self._raise(next(row["_error"] for row in rows if "_error" in row))
+        self._producer.poll(0)
+
+    def _drain(self) -> None:
+        """Wait until the broker has taken everything; each row is, or fails after DELIVERY_MS."""
+        while self._producer.flush(1.0) and not self._failed:
+            pass
+        if self._failed:
+            self._raise(self._failed[0])
+        self._rows = self._bytes = 0
+
+    def _on_delivery(self, error: Any, _: Any) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+    def _raise(self, error: Any) -> None:
+        """Fail the bundle, so that the runner repeats it, with a producer that knows nothing."""
+        producer, self._producer = self._producer, None
+        producer.purge()
+        servers = ",".join(self._target.servers)
+        hint = ""
+        if error.code() == error.MSG_SIZE_TOO_LARGE:
+            hint = "; raise max.message.bytes of the topic"
+        reason = f"{servers} did not take rows: {error.str()}{hint}"
+        raise BrokerFault(reason)
+
+
+def _producer(target: KafkaTarget, monitor: Monitor, linger_ms: int) -> Any:
+    settings = settings_for(
+        target,
+        monitor,
+        enable_idempotence=True,
+        linger_ms=linger_ms,
+        compression_type="lz4",
+        partitioner="murmur2_random",
+        delivery_timeout_ms=DELIVERY_MS,
+        # Only failures are told: a call a row would cost more than the row.
+        delivery_report_only_error=True,
+        message_max_bytes=MESSAGE_BYTES,
+        batch_size=1_000_000,
+        topic_metadata_propagation_max_ms=PROPAGATION_MS,
+        queue_buffering_max_messages=WAITING_ROWS,
+        queue_buffering_max_kbytes=512 * 1024,
+    )
+    return make(client().Producer, settings, target)
+
+
+def messages(rows: pa.Table, output: Output) -> list[dict[str, Any]]:
+    """Write rows as messages: `value`, a JSON object; `key`, the table's key as text.
+
+    Args:
+        rows: of the table's schema, at most some 100 MiB.
+        output: the table.
+    """
+    rows = rows.combine_chunks()
+    values = _texts(json_lines(rows), 1)
+    keys = _texts(_keys(rows, output.key))
+    return [{"value": value, "key": key} for value, key in zip(values, keys, strict=True)]
+
+
+def _keys(rows: pa.Table, names: tuple[str, ...]) -> pa.Array:
+    """Return the text of a key; of several columns, a JSON array."""
+    columns = [rows[name].combine_chunks() for name in names]
+    if len(columns) == 1:
+        return columns[0].cast(pa.string())
+    texts = [json_values(column) for column in columns]
+    parts: list[Any] = ["[", texts[0]]
+    for text in texts[1:]:
+        parts += [",", text]
+    return pa.compute.binary_join_element_wise(*parts, "]", "")
+
+
+def _texts(array: pa.Array | pa.ChunkedArray, less: int = 0) -> list[bytes]:
+    """Return strings as bytes, each without its last `less` bytes."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if not len(array):
+        return []
+    width = np.int64 if pa.types.is_large_string(array.type) else np.int32
+    ends = np.frombuffer(array.buffers()[1], width, len(array) + 1, width().itemsize * array.offset)
+    data, first = array.buffers()[2], int(ends[0])
+    whole = b"" if data is None else data[first : int(ends[-1])].to_pybytes()
+    at = (ends - first).tolist()
+    return [whole[start : end - less] for start, end in zip(at[:-1], at[1:], strict=True)]
+
+
+def create_topics(
+    target: KafkaTarget, outputs: Mapping[str, Output], timeout_s: float = 10.0
+) -> list[str]:
+    """Create the topics that are missing; those that exist stay as they are.
+
+    Append tables keep everything (`retention.ms=-1`), upsert tables the newest row of a key
+    (`cleanup.policy=compact`); the broker's clock stamps the messages.
+
+    Returns:
+        The names of those created.
+
+    Raises:
+        BrokerFault: no broker answers, or it does not let us.
+        BadAddress: the properties file cannot be used.
+    """
+    kafka = client()
+    monitor = Monitor(target.servers, silent=True)
+    admin = make(kafka.admin.AdminClient, settings_for(target, monitor), target)
+    existing = patiently(
+        lambda seconds: admin.list_topics(timeout=seconds), admin, monitor, target, timeout_s
+    ).topics
+    wanted = [
+        kafka.admin.NewTopic(
+            target.topic(name),
+            num_partitions=target.partitions,
+            replication_factor=target.replication,
+            config=topic_settings(output),
+        )
+        for name, output in outputs.items()
+        if target.topic(name) not in existing
+    ]
+    created = []
+    futures = admin.create_topics(wanted, operation_timeout=timeout_s) if wanted else {}
+    for topic, future in futures.items():
+        try:
+            future.result(timeout_s)
+        except kafka.KafkaException as e:
+            error = e.args[0]
+            if error.code() == kafka.KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            servers = ",".join(target.servers)
+            reason = f"{servers} does not create topic {topic}: {error.str()}; create it yourself"
+            raise BrokerFault(reason) from None
+        created.append(topic)
+    return created
+
+
+def topic_settings(output: Output) -> dict[str, str]:
+    """Return the settings that a table's topic is created with."""
+    policy = (
+        {"cleanup.policy": "compact"}
+        if output.mode == "upsert"
+        else {"cleanup.policy": "delete", "retention.ms": "-1"}
+    )
+    return {
+        **policy,
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(MESSAGE_BYTES),
+    }

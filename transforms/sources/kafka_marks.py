@@ -1,0 +1,194 @@
+"""Where a reader of Kafka stands, and the commit of that for its group.
+
+A mark is JSON with a version, never a pickle. Offsets are committed by clients of this process
+that read nothing: one a group, so that a commit never goes backwards.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from apache_beam.coders import Coder
+from apache_beam.io.unbounded_source import CheckpointMark
+
+from transforms.kafka import KafkaAddress, Monitor, client, make, settings_for
+from transforms.sources.partitions import Key, Positions, restore
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KafkaMark(CheckpointMark):
+    """Where a reader stands.
+
+    Attributes:
+        address: whose group the offsets are committed for.
+        positions: topic -> partition -> (next offset, bound of record times in µs); None while
+            the reader has not yet learned of any partition.
+        floor: bound that the watermark has promised, in µs.
+    """
+
+    address: KafkaAddress
+    positions: Positions | None = None
+    floor: int | None = None
+
+    def finalize_checkpoint(self) -> None:
+        """Commit the offsets for the group; a failure is logged, as the next one includes it."""
+        if self.positions:
+            committer_of(self.address).commit(restore(self.positions))
+
+
+class KafkaMarkCoder(Coder):
+    """Writes a mark as JSON with a version.
+
+    Args:
+        address: of the source; not written.
+    """
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+
+    def encode(self, value: KafkaMark) -> bytes:
+        """Write a mark."""
+        at = None
+        if value.positions is not None:
+            at = {
+                topic: {str(number): list(place) for number, place in numbers.items()}
+                for topic, numbers in value.positions.items()
+            }
+        return orjson.dumps(
+            {"version": 1, "floor": value.floor, "at": at}, option=orjson.OPT_SORT_KEYS
+        )
+
+    def decode(self, encoded: bytes) -> KafkaMark:
+        """Read a mark.
+
+        Raises:
+            ValueError: it is of a newer version.
+        """
+        found = orjson.loads(encoded)
+        if found["version"] != 1:
+            reason = f"checkpoint mark of version {found['version']}; this release reads 1"
+            raise ValueError(reason)
+        positions: Positions | None = None
+        if found["at"] is not None:
+            positions = {
+                topic: {int(number): (place[0], place[1]) for number, place in numbers.items()}
+                for topic, numbers in found["at"].items()
+            }
+        return KafkaMark(self._address, positions, found["floor"])
+
+    def is_deterministic(self) -> bool:
+        """Equal marks are equal bytes."""
+        return True
+
+
+def consumer_of(address: KafkaAddress, monitor: Monitor, **own: Any) -> Any:
+    """Make a consumer that commits nothing by itself, and skips nothing in silence."""
+    settings = settings_for(
+        address,
+        monitor,
+        group_id=address.group,
+        enable_auto_commit=False,
+        enable_auto_offset_store=False,
+        auto_offset_reset="error",
+        **own,
+    )
+    return make(client().Consumer, settings, address)
+
+
+def bound_of(metadata: str | None) -> int | None:
+    """Read the running maximum of record times that was committed with an offset."""
+    if not metadata or not metadata.startswith(_BOUND):
+        return None
+    text = metadata[len(_BOUND) :]
+    return int(text) if text.isdecimal() else None
+
+
+_BOUND = "record_time="
+
+
+class _Committer:
+    """Commits a group's offsets, forwards only; a member of no group."""
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._done: dict[Key, int] = {}
+        self._consumer: Any = None
+        self._said = float("-inf")
+
+    def forget(self, key: Key) -> None:
+        """Let a partition's offsets begin anew."""
+        with self._lock:
+            self._done.pop(key, None)
+
+    def commit(self, positions: Mapping[Key, tuple[int, int | None]]) -> None:
+        """Commit the offsets that are ahead of those committed before."""
+        with self._lock:
+            ahead = {
+                key: place for key, place in positions.items() if place[0] > self._done.get(key, -1)
+            }
+            if not ahead:
+                return
+            if self._consumer is None:
+                self._consumer = consumer_of(
+                    self._address,
+                    Monitor(self._address.servers, silent=True),
+                    socket_timeout_ms=10_000,
+                )
+            places = [
+                client().TopicPartition(*key, offset, "" if bound is None else f"{_BOUND}{bound}")
+                for key, (offset, bound) in ahead.items()
+            ]
+            try:
+                answers = self._consumer.commit(offsets=places, asynchronous=False)
+            except client().KafkaException as e:
+                if time.monotonic() - self._said > 60:
+                    self._said = time.monotonic()
+                    LOGGER.warning(
+                        "Offsets of group %s could not be committed: %s",
+                        self._address.group,
+                        e.args[0].str(),
+                    )
+                return
+            self._done.update(
+                {
+                    (each.topic, each.partition): each.offset
+                    for each in answers
+                    if each.error is None
+                }
+            )
+
+    def close(self) -> None:
+        """Let the client go."""
+        with self._lock:
+            if self._consumer is not None:
+                self._consumer.close()
+                self._consumer = None
+
+
+_committers: dict[KafkaAddress, _Committer] = {}
+_committers_lock = threading.Lock()
+
+
+def committer_of(address: KafkaAddress) -> _Committer:
+    """Return this process's committer of a group."""
+    whose = KafkaAddress(address.servers, address.config, (), address.group)
+    with _committers_lock:
+        return _committers.setdefault(whose, _Committer(whose))
+
+
+def _close_all(committers: Iterable[_Committer]) -> None:
+    for each in list(committers):
+        each.close()
+
+
+atexit.register(_close_all, _committers.values())

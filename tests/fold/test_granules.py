@@ -81,7 +81,8 @@ class Stream:
                 if output.mode == "append":
                     self.append.setdefault(name, []).append(repr(row))
                 else:
-                    self.newest[(name, *(row[k] for k in output.key))] = repr(row)
+                    key = (name, *(row[k] for k in output.key))
+                    self.newest[key] = repr(row)
 
     def _bundle(self, shard: int, work: Any) -> Any:
         """Do the work in a bundle that may fail after it is done, and on workers that forget."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from pipelines.exit_codes import ExitCode, RunError
 from pipelines.options import Settings
 from pipelines.registry import RunContext, Stream
 from pipelines.values import time_text
@@ -21,18 +22,30 @@ from transforms.decode_messages import DecodeMessages
 from transforms.exchange import Exchange
 from transforms.fold.bounded import BoundedFold
 from transforms.fold.granules import GranuleFold
+from transforms.fold.handover import (
+    STATE,
+    Handover,
+    HandoverError,
+    Setting,
+    describe,
+    state_output,
+)
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import FoldStream
 from transforms.kernels.case_state import Rules
 from transforms.kernels.transitions import TransitionsKernel
 from transforms.mask import Masking, masking
 from transforms.sinks.commit import Run
+from transforms.sinks.granules import WriteGranules
 from transforms.sinks.kafka import WriteKafka
 from transforms.sinks.steps import Commit, WriteBatches
 from transforms.sources.kafka import ReadKafka
 
 DEAD_PARTS_FROM = 1024**3
 """Bytes of input from which dead letters are written in several parts."""
+
+STATE_VERSION = 1
+"""Of `transforms.kernels.case_state.STATE_SCHEMA`."""
 
 
 def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
@@ -45,6 +58,7 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
 
 
 def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: Stream) -> None:
+    begins = handover(settings, stream.shards)
     read = [
         root
         | f"Read {number}"
@@ -52,8 +66,9 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
             address,
             settings.disorder_ms,
             splits=stream.splits,
+            refresh_s=address.refresh_ms / 1000,
             stop=stream.stop,
-            marks_ms=settings.granule_ms if stream.by_marks else 0,
+            **_pace(settings, stream),
         )
         for number, address in enumerate(settings.sources)
     ]
@@ -80,16 +95,35 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
                 disorder_us=settings.disorder_ms * 1000,
                 granule_ms=settings.granule_ms,
                 by_marks=stream.by_marks,
+                state_version=STATE_VERSION,
             ),
             run.run_id,
             run.scratch,
+            begins.element if begins is not None else None,
+            stream.shards if begins is not None and not stream.by_marks else 0,
         )
     )
-    rows = (folded, decoded[DEAD]) | "Gather rows" >> beam.Flatten()
     # (table, shard, until, packed rows)
     tables = {name: TABLES[name] for name in run.tables}
+    # No Flatten: the FnApiRunner does not fuse what is behind one, and holds it back for ever.
     for number, target in enumerate(settings.targets):
-        rows | f"Write topics {number}" >> WriteKafka(target, tables)
+        folded | f"Write topics {number}" >> WriteKafka(target, tables)
+        decoded[DEAD] | f"Write dead letters {number}" >> WriteKafka(target, tables)
+    if run.output is not None:
+        folded | "Write files" >> WriteGranules(run.output, tables, run.scratch)
+        decoded[DEAD] | "Write dead files" >> WriteGranules(run.output, tables, run.scratch)
+
+
+def _pace(settings: Settings, stream: Stream) -> dict[str, Any]:
+    """Return how a source cuts its work: where rows leave in the midst of a bundle, it is long."""
+    if not stream.by_marks:
+        return {}
+    return {
+        "batch": 10_000,
+        "marks_ms": settings.granule_ms,
+        "batches_per_bundle": 10_000,
+        "seconds_per_bundle": 5.0,
+    }
 
 
 def _masking(settings: Settings) -> Masking | None:
@@ -100,6 +134,7 @@ def _backfill(root: beam.Pipeline, settings: Settings, run: RunContext, output: 
     plan = run.plan
     exchange = Exchange(run.scratch)
     hidden = _masking(settings)
+    kernel = TransitionsKernel(rules(settings))
     # Beam compresses what a Create holds: the names of a large archive are left in files.
     units = [exchange.leave(unit.to_bytes(), f"unit-{unit.number}") for unit in plan.units]
     decoded = (
@@ -117,11 +152,12 @@ def _backfill(root: beam.Pipeline, settings: Settings, run: RunContext, output: 
         | "Fold"
         >> FoldShards(
             BoundedFold(
-                TransitionsKernel(rules(settings)),
+                kernel,
                 disorder_us=settings.disorder_ms * 1000,
                 until_ms=settings.until_ms,
                 closes=settings.until_us is None or settings.complete_log,
                 exchange=exchange,
+                keep_state=settings.keep_state,
             ),
             output,
             plan.shards,
@@ -138,7 +174,12 @@ def _backfill(root: beam.Pipeline, settings: Settings, run: RunContext, output: 
     counts = (decoded[COUNTS], folded[COUNTS]) | "Gather counts" >> beam.Flatten()
     # Only when every part is written: all tables appear together.
     (parts, counts) | "Commit" >> Commit(
-        run.output, run.tables, settings.items, about(settings, run)
+        output,
+        run.tables,
+        settings.items,
+        about(settings, run),
+        {STATE: state_output(kernel)} if settings.keep_state else {},
+        () if settings.keep_state else (STATE,),
     )
 
 
@@ -153,9 +194,56 @@ def rules(settings: Settings) -> Rules:
     )
 
 
+def state_settings(settings: Settings) -> list[Setting]:
+    """Return what the state of a run depends on."""
+    hidden = _masking(settings)
+    return [
+        Setting("disorder_ms", "--disorder", settings.disorder_ms),
+        Setting("end_states", "--end_states", sorted(settings.end_states)),
+        Setting("case_retention_ms", "--case_retention", settings.case_retention_ms),
+        Setting("idle_retention_ms", "--idle_retention", settings.idle_retention_ms),
+        Setting("mask", "--mask", sorted(settings.mask)),
+        # Tells whether the key is the same one, and not the key.
+        Setting(
+            "mask_key_check",
+            "--mask_key",
+            "" if hidden is None else hidden.token(b"", b"state"),
+            secret=True,
+        ),
+    ]
+
+
+def handover(settings: Settings, shards: int) -> Handover | None:
+    """Return the state that a stream begins with; None if it begins with none.
+
+    Raises:
+        RunError: it can't go on from that state.
+    """
+    if not settings.state_from:
+        return None
+    try:
+        return Handover.open(
+            settings.state_from,
+            TransitionsKernel(rules(settings)),
+            state_settings(settings),
+            shards,
+            settings.started_us // 1000,
+            STATE_VERSION,
+        )
+    except HandoverError as error:
+        raise RunError(ExitCode.USAGE, f"--state_from: {error}") from None
+
+
 def about(settings: Settings, run: RunContext) -> dict[str, Any]:
     """Return what the manifest says of the run itself."""
+    made: dict[str, Any] = {}
+    if settings.keep_state:
+        kernel = TransitionsKernel(rules(settings))
+        left = describe(kernel, STATE_VERSION, settings.until_ms, state_settings(settings))
+        # Not compared: the stream's own format may name the same things otherwise.
+        made[STATE] = {**left, "columns": dict(settings.columns), "format": settings.format}
     return {
+        **made,
         "pipeline": settings.pipeline,
         "version": run.version,
         "run_id": run.run_id,

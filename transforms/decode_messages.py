@@ -26,7 +26,7 @@ from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
 from transforms.fold.granules import BEHIND, events_element, mark_element
 from transforms.formats import registry
-from transforms.formats.base import Context, Decoded, Failure, Format, Message
+from transforms.formats.base import Context, Decoded, Failure, Format, Message, MessageBatch
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
 from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
@@ -92,7 +92,7 @@ class _DecodeBatch(beam.DoFn):
         said = said_complete(table)
         parts: list[pa.Table] = []
         failures: list[Failure] = []
-        for name, some in self._by_format(messages).items() if messages else ():
+        for name, some in self._by_format(messages).items() if len(messages) else ():
             decoded = (
                 _unknown(some) if name == "" else registry.get(name).decode(some, step.context)
             )
@@ -132,35 +132,35 @@ class _DecodeBatch(beam.DoFn):
         self._told[split] = granule
         return over
 
-    def _by_format(self, messages: Sequence[Message]) -> dict[str, list[Message]]:
+    def _by_format(self, messages: MessageBatch) -> dict[str, Sequence[Message]]:
         """Sort messages by the format of their topic; no name for those of none."""
         if self._step.format != "auto":
-            return {self._step.format: list(messages)}
-        found: dict[str, list[Message]] = {}
-        by_topic: dict[str, list[Message]] = {}
-        for message in messages:
-            by_topic.setdefault(message.source.rpartition("/")[0], []).append(message)
-        for topic, some in by_topic.items():
-            if topic not in self._formats:
-                seen = _detect(some)
+            return {self._step.format: messages}
+        sources = messages.sources.dictionary.to_pylist()
+        topics = [source.rpartition("/")[0] for source in sources]
+        codes = messages.sources.indices.to_numpy()
+        rows: dict[str, list[int]] = {}
+        for topic in dict.fromkeys(topics):
+            of_topic = np.array([each == topic for each in topics])[codes]
+            places = np.flatnonzero(of_topic).tolist()
+            if topic not in self._formats and places:
+                seen = _detect(messages.pick(places[:SAMPLE]))
                 if seen is not None:
                     self._formats[topic] = seen
             name = self._formats[topic].name if topic in self._formats else ""
-            found.setdefault(name, []).extend(some)
-        return found
+            rows.setdefault(name, []).extend(places)
+        return {name: messages.pick(sorted(places)) for name, places in rows.items() if places}
 
     def _dead(
-        self, failures: Sequence[Failure], messages: Sequence[Message], stamped: Timestamp
+        self, failures: Sequence[Failure], messages: MessageBatch, stamped: Timestamp
     ) -> TimestampedValue:
         step = self._step
-        times = {
-            f"{m.source}/{m.offset}": m.record_time for m in messages if m.record_time is not None
-        }
+        times = {m.place: m.record_time for m in messages if m.record_time is not None}
         if step.masking is not None:
             failures = [mask_failure(each, step.masking) for each in failures]
         rows = dead_letters(failures, "decode", times)
         # Named by its first message: a batch that is repeated writes the same rows.
-        place = min(m.offset for m in messages)
+        place = min(messages.offsets.to_pylist())
         batch = pack(rows.combine_chunks().to_batches()[0])
         return TimestampedValue((DEAD, place, stamped.micros // 1000, batch), stamped)
 
@@ -168,7 +168,7 @@ class _DecodeBatch(beam.DoFn):
 def _detect(messages: Sequence[Message]) -> Format | None:
     """Return the format that most of the first messages are of; None if they are of none."""
     votes: Counter[str] = Counter()
-    for message in messages[:SAMPLE]:
+    for message in messages:
         if message.payload.strip():
             # A single line of text is taken for CSV by nobody who writes to a broker.
             found = registry.detect(message.payload[: registry.HEAD_BYTES], message.source)
@@ -183,7 +183,7 @@ def _unknown(messages: Sequence[Message]) -> Decoded:
     failures = [
         Failure(
             m.payload,
-            f"{m.source}/{m.offset}",
+            m.place,
             "UnknownFormat",
             "no format claims the messages of this topic; name theirs with --format",
             dict(m.attributes),

@@ -269,8 +269,8 @@ def test_messages_with_and_without_a_header() -> None:
     found = FORMAT.decode(messages, Context())
     assert sorted(rows(found.events, "case_id", "source_offset")) == [("c1", 0), ("c2", 1)]
     assert [(f.payload, f.source) for f in found.failures] == [
-        (b"c3;a", "t/0:2"),
-        (b"c4;a;2024-08-27\nc5;a;2024-08-27", "t/0:3"),
+        (b"c3;a", "t/0/2"),
+        (b"c4;a;2024-08-27\nc5;a;2024-08-27", "t/0/3"),
     ]
     assert (found.decoded, found.dead, found.skipped) == (2, 2, 1)
 

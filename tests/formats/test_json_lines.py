@@ -351,7 +351,7 @@ def test_messages_may_span_lines_and_keep_their_headers() -> None:
     found = FORMAT.decode(messages, Context())
     assert (found.decoded, found.dead, found.skipped) == (1, 1, 1)
     assert found.failures[0].payload == b"{}\n{}"
-    assert found.failures[0].source == "t/0:1"
+    assert found.failures[0].source == "t/0/1"
     assert found.failures[0].attributes == {"h": "2", "format": "json_lines"}
 
 

@@ -8,11 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
 from transforms.formats import json_lines
 from transforms.formats.base import Context, Span
 from transforms.sources import files
-from transforms.sources.files import Unit, plan, read_unit
+from transforms.sources.files import Unit, match, open_file, plan, read_unit
 
 
 def line(i: int) -> bytes:
@@ -187,3 +188,54 @@ def test_one_walk_finds_the_files_and_tells_what_is_left_out(
     assert [Path(f.path).name for f in found.files] == ["1.jsonl", "2.jsonl", "linked.jsonl"]
     assert found.warnings == (f"{tmp_path}/shut can't be read: Permission denied",)
     assert sorted(seen) == [str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/shut"]
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.jsonl", "a/*", "a/*.jsonl", "a/b/*.gz", "none/*"])
+def test_a_folder_is_matched_as_beam_does_without_a_walk_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in (
+        "1.jsonl",
+        ".jsonl",
+        "2.JSONL",
+        "a/3.jsonl",
+        "a/4",
+        "a/b/5.jsonl",
+        "a/b/6.jsonl.gz",
+    ):
+        write(tmp_path / name, 2)
+    (tmp_path / "a" / "folder.jsonl").mkdir()
+    (tmp_path / "a" / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a" / "linked.jsonl").symlink_to(tmp_path / "1.jsonl")
+    (result,) = FileSystems.match([f"{tmp_path}/{pattern}"])
+    theirs = {m.path: m.size_in_bytes for m in result.metadata_list if os.path.isfile(m.path)}
+    monkeypatch.setattr(FileSystems, "match", None)
+    if pattern.startswith("none"):
+        monkeypatch.undo()  # a folder that is not there is Beam's to judge
+    found, unseen = match([f"{tmp_path}/{pattern}"])
+    assert dict(found) == theirs
+    assert unseen == []
+
+
+def test_a_folder_is_read_once_for_what_is_in_it_and_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "1.jsonl", 1)
+    write(tmp_path / "a" / "2.jsonl", 1)
+    scandir = os.scandir
+    seen: list[str] = []
+    monkeypatch.setattr(os, "scandir", lambda path: (seen.append(path), scandir(path))[1])
+    found, _ = match([f"{tmp_path}/**/*.jsonl", f"{tmp_path}/*.jsonl"])
+    assert [Path(f.path).name for f in found] == ["1.jsonl", "2.jsonl"]
+    assert seen == [str(tmp_path), f"{tmp_path}/a"]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 700])
+def test_a_file_that_has_grown_or_shrunk_since_it_was_matched_is_read_whole(
+    tmp_path: Path, rows: int
+) -> None:
+    path = write(tmp_path / "1.jsonl", 2)
+    found = plan([str(path)], "auto", Context())
+    write(path, rows)
+    assert len(events_of(found)) == rows
+    assert open_file(str(path), found.bytes)[1] == path.read_bytes()[: files.HEAD]

@@ -47,9 +47,9 @@ def test_messages_come_back(rows: list[tuple], behind: int, headed: bool, keyed:
         Message(row[0] or b"", row[1], row[2], (row[4] or {}) if headed else {}, row[3])
         for row in rows
     ]
-    assert unpack_messages(packed) == expected
+    assert list(unpack_messages(packed)) == expected
     table = table_of(packed)
-    assert unpack_messages(table.slice(1)) == expected[1:]
+    assert list(unpack_messages(table.slice(1))) == expected[1:]
     assert table["payload"].to_pylist() == [row[0] for row in rows]
     if keyed and rows:
         assert table["key"].to_pylist() == [row[5] for row in rows]
@@ -73,4 +73,4 @@ def test_other_batches_are_refused() -> None:
         unpack_messages(pack(Reference("/f", 0, 1, 1)))
     with pytest.raises(ValueError, match="not a packed batch"):
         unpack_messages(b"?")
-    assert unpack_messages(pack(pa.Table.from_batches([], MESSAGE_SCHEMA))) == []
+    assert list(unpack_messages(pack(pa.Table.from_batches([], MESSAGE_SCHEMA)))) == []

@@ -7,9 +7,10 @@ A format module offers one object with the attributes of `Format` and adds one l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, overload, runtime_checkable
 
 import pyarrow as pa
 
@@ -191,6 +192,80 @@ class Message:
     offset: int
     attributes: Mapping[str, str] = field(default_factory=dict)
     record_time: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is: `topic/partition/offset` or `path:offset`."""
+        return f"{self.source}{':' if self.record_time is None else '/'}{self.offset}"
+
+
+class MessageBatch(Sequence[Message]):
+    """A broker's messages as columns; each becomes a `Message` only when it is asked for.
+
+    Args:
+        payloads: their bytes.
+        sources: `topic/partition` of each (dictionary array).
+        offsets: int64 array.
+        record_times: int64 array, µs since the epoch.
+        attributes: headers of each; empty if none has any.
+    """
+
+    def __init__(
+        self,
+        payloads: list[bytes],
+        sources: pa.DictionaryArray,
+        offsets: pa.Array,
+        record_times: pa.Array,
+        attributes: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self.payloads = payloads
+        self.sources = sources
+        self.offsets = offsets
+        self.record_times = record_times
+        self._attributes = attributes
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> MessageBatch: ...
+    def __getitem__(self, index: int | slice) -> Message | MessageBatch:
+        """Return one message, or a batch of some."""
+        if isinstance(index, slice):
+            return self.pick(range(*index.indices(len(self))))
+        return Message(
+            self.payloads[index],
+            self.sources[index].as_py(),
+            self.offsets[index].as_py(),
+            self._attributes[index] if self._attributes else {},
+            self.record_times[index].as_py(),
+        )
+
+    def __iter__(self) -> Iterator[Message]:
+        names = self.sources.dictionary.to_pylist()
+        return map(
+            Message,
+            self.payloads,
+            (names[code] for code in self.sources.indices.to_pylist()),
+            self.offsets.to_pylist(),
+            self._attributes or itertools.repeat({}),
+            self.record_times.to_pylist(),
+        )
+
+    def pick(self, rows: Sequence[int]) -> MessageBatch:
+        """Return a batch of some rows."""
+        if len(rows) == len(self) and list(rows) == list(range(len(self))):
+            return self
+        taken = pa.array(rows, pa.int64())
+        return MessageBatch(
+            [self.payloads[row] for row in rows],
+            self.sources.take(taken),
+            self.offsets.take(taken),
+            self.record_times.take(taken),
+            [self._attributes[row] for row in rows] if self._attributes else (),
+        )
 
 
 class Format(Protocol):

@@ -22,7 +22,7 @@ from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
 from transforms.arrays import conform, nulls
 from transforms.formats.arrow_values import is_bytes, plain_values
 from transforms.formats.assemble import assemble, payload_event_ids
-from transforms.formats.base import Context, Message
+from transforms.formats.base import Context, Message, MessageBatch
 from transforms.formats.times import EPOCH_UNITS, parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
@@ -271,12 +271,13 @@ def build_events(
     columns["activity"] = conform(columns["activity"], NAME)
     if columns.get("state") is not None:
         columns["state"] = _filled(conform(columns["state"], NAME), columns["activity"])
-    if payloads is not None and payloads.null_count < rows:
+    given = columns.get("event_id")
+    lacks = given is None or conform(given, pa.string()).null_count > 0
+    if lacks and payloads is not None and payloads.null_count < rows:
         hashed = payload_event_ids(
             {c: conform(columns[c], EVENT_SCHEMA.field(c).type) for c in REQUIRED}, payloads
         )
         hashed = pc.if_else(payloads.is_valid(), hashed, pa.scalar(None, pa.string()))
-        given = columns.get("event_id")
         columns["event_id"] = hashed if given is None else pc.coalesce(given, hashed)
     return assemble(columns, rows), [refused[row] for row in sorted(refused)]
 
@@ -455,6 +456,13 @@ def message_columns(messages: Sequence[Message]) -> dict[str, pa.Array]:
 
     A message without a record time is a file's (a replay): its offset is its position there.
     """
+    if isinstance(messages, MessageBatch):
+        return {
+            "record_time": messages.record_times.cast(TIME),
+            "position": pa.nulls(len(messages), pa.int64()),
+            "source": messages.sources,
+            "source_offset": messages.offsets,
+        }
     times = pa.array([m.record_time for m in messages], pa.int64())
     offsets = pa.array([m.offset for m in messages], pa.int64())
     return {

@@ -325,6 +325,6 @@ def _decode_group(
     for i, error, message in failed:
         dead = messages[i]
         attributes = {**dead.attributes, **table.attributes(context)}
-        source = f"{dead.source}:{dead.offset}"
+        source = dead.place
         failures.append((i, dead_row(bodies[i], source, error, message, attributes)))
     return events, failures, fields.blank

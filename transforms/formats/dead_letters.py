@@ -93,10 +93,7 @@ class DeadLetters:
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Replay messages that are dead letters as JSON."""
-        letters = [
-            _from_json(message.payload, f"{message.source}:{message.offset}")
-            for message in messages
-        ]
+        letters = [_from_json(message.payload, message.place) for message in messages]
         return _replay(letters, context)
 
 
@@ -128,14 +125,13 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
             continue
         formats[format_.name] = format_
         source, offset = _origin(letter.source)
-        origins[f"{source}:{offset}"] = letter.source
         settings = (letter.attributes.get(name, "") for name in ("columns", *REPLAYED))
         attributes = letter.attributes
         if context.delimiter and "delimiter" in attributes:
             attributes = {**attributes, "delimiter": context.delimiter}
-        groups.setdefault((format_.name, *settings), []).append(
-            Message(letter.payload, source, offset, attributes, letter.time)
-        )
+        again = Message(letter.payload, source, offset, attributes, letter.time)
+        origins[again.place] = letter.source
+        groups.setdefault((format_.name, *settings), []).append(again)
     parts = [Decoded(empty_events(), failures, dead=len(failures))]
     for (name, *_), messages in groups.items():
         own = replay_context(messages[0].attributes, context)

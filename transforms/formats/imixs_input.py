@@ -105,10 +105,9 @@ class Batch:
         self, origin: Message, payload: bytes, problem: Problem, size: int | None = None
     ) -> Failure:
         """Make the failure of a document: its payload without file contents, cut to the maximum."""
-        separator = ":" if origin.record_time is None else "/"
         return Failure(
             payload=self.clean(payload)[:MAX_PAYLOAD],
-            source=f"{origin.source}{separator}{origin.offset}",
+            source=origin.place,
             error=problem.error,
             message=problem.message,
             attributes={**origin.attributes, "format": self.format},

@@ -26,6 +26,7 @@ from transforms.formats.base import (
     Decoded,
     InputFile,
     Message,
+    MessageBatch,
     Span,
     dead_row,
     decoded_rows,
@@ -118,7 +119,8 @@ class JsonLines:
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one JSON object each."""
-        payloads = [message.payload for message in messages]
+        batch = messages if isinstance(messages, MessageBatch) else None
+        payloads = batch.payloads if batch else [message.payload for message in messages]
         sizes = np.fromiter((len(p) + 1 for p in payloads), np.int64, len(payloads))
         ends = np.cumsum(sizes)
         starts = ends - sizes
@@ -126,10 +128,16 @@ class JsonLines:
         plan = _plan_lines(payloads, context)
         several = [i for i, payload in enumerate(payloads) if b"\n" in payload]
         found = _read(data, starts, ends - 1, plan, context, several)
-        taken = [messages[i] for i in found.lines.tolist()]
-        bodies = pa.array(
-            [None if m.record_time is None else m.payload for m in taken], pa.binary()
-        )
+        lines = found.lines.tolist()
+        taken: Sequence[Message]
+        if batch is not None:
+            taken = kept = batch.pick(lines)
+            bodies = pa.array(kept.payloads, pa.binary())
+        else:
+            taken = [messages[i] for i in lines]
+            bodies = pa.array(
+                [None if m.record_time is None else m.payload for m in taken], pa.binary()
+            )
         events, refusals = build_events(
             _event_columns(found, plan),
             len(taken),
@@ -143,8 +151,7 @@ class JsonLines:
         for line, error, message in sorted(found.failures + refused):
             dead = messages[line]
             attributes = {**dead.attributes, **replay_attributes(self.name, context)}
-            source = f"{dead.source}:{dead.offset}"
-            failures.append(dead_row(dead.payload, source, error, message, attributes))
+            failures.append(dead_row(dead.payload, dead.place, error, message, attributes))
         warnings = plan.map.warnings("messages") if messages else ()
         return decoded_rows(events, failures, len(messages), found.blank, warnings)
 

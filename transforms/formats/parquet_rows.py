@@ -111,7 +111,7 @@ class ParquetRows:
         failures = [
             dead_row(
                 message.payload,
-                f"{message.source}:{message.offset}",
+                message.place,
                 "InvalidParquet",
                 "a Parquet file cannot be read as a message; read the file itself again",
                 {**message.attributes, "format": self.name},

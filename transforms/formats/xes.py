@@ -149,7 +149,7 @@ class XesFormat:
                 batch.fail(
                     Failure(
                         message.payload,
-                        f"{message.source}/{message.offset}",
+                        message.place,
                         failure.error,
                         failure.message,
                         {**message.attributes, **replay_attributes(self.name, context)},

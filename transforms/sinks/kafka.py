@@ -43,7 +43,7 @@ PROPAGATION_MS = 30_000
 WAITING_ROWS = 100_000
 """Rows that wait for the broker, at most."""
 
-_WAITING_BYTES = 64 * 1024 * 1024
+_WAITING_BYTES = 256 * 1024 * 1024
 _SLICE_ROWS = 20_000
 _SLICE_BYTES = 16 * 1024 * 1024
 
@@ -76,11 +76,11 @@ class _Produce(beam.DoFn):
         self._linger_ms = step.linger_ms
         self._producer: Any = None
         self._failed: list[Any] = []
-        self._rows = self._bytes = 0
+        self._bytes = 0
 
     def start_bundle(self) -> None:
         self._failed = []
-        self._rows = self._bytes = 0
+        self._bytes = 0
         if self._producer is None:
             self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
 
@@ -92,7 +92,9 @@ class _Produce(beam.DoFn):
         mean = max(1, rows.nbytes // max(1, rows.num_rows))
         step = max(1, min(_SLICE_ROWS, _SLICE_BYTES // mean, WAITING_ROWS))
         for start in range(0, rows.num_rows, step):
-            self._give(topic, messages(rows.slice(start, step), output))
+            part = messages(rows.slice(start, step), output)
+            # JSON repeats the names that memory holds once.
+            self._give(topic, part, 3 * mean * len(part))
         Metrics.counter(WriteKafka, f"rows_{name}").inc(rows.num_rows)
         return iter(())
 
@@ -104,13 +106,13 @@ class _Produce(beam.DoFn):
             self._producer.flush(5.0)
             self._producer = None
 
-    def _give(self, topic: str, rows: list[dict[str, Any]]) -> None:
-        size = sum(len(row["value"]) for row in rows)
+    def _give(self, topic: str, rows: list[dict[str, Any]], size: int) -> None:
         # A full queue takes some rows of a batch and refuses others, which would leave a key's
         # rows out of order: so it never gets full.
-        if self._rows + len(rows) > WAITING_ROWS or self._bytes + size > _WAITING_BYTES:
+        if self._bytes + size > _WAITING_BYTES:
             self._drain()
-        self._rows += len(rows)
+        while len(self._producer) + len(rows) > WAITING_ROWS and not self._failed:
+            self._producer.poll(0.01)
         self._bytes += size
         taken = self._producer.produce_batch(topic, rows, on_delivery=self._on_delivery)
         if taken < len(rows):
@@ -123,7 +125,7 @@ class _Produce(beam.DoFn):
             pass
         if self._failed:
             self._raise(self._failed[0])
-        self._rows = self._bytes = 0
+        self._bytes = 0
 
     def _on_delivery(self, error: Any, _: Any) -> None:
         if error is not None:

@@ -34,6 +34,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 _AHEAD_US = 60_000_000
 """A message's timestamp may be so far ahead of this machine's clock."""
 
+PATIENCE_S = 1.0
 FIRST_FILL_S = 5.0
 ASK_S = 5.0
 _STOP_LOOKS_S = 0.1
@@ -107,7 +108,18 @@ class KafkaReader(UnboundedReader):
         return True
 
     def advance(self) -> bool:
-        """Take the next batch; wait for it no longer than `linger_ms`."""
+        """Take the next batch; wait for it no longer than `linger_ms`, or `PATIENCE_S` for a mark.
+
+        Where marks are wanted a bundle goes on while nothing comes: its end costs the runner
+        more than the wait.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := self._advance()):
+            if not self._source.marks_ms or self._ended or time.monotonic() > deadline:
+                break
+        return found
+
+    def _advance(self) -> bool:
         if self._ended:
             return False
         if self._stopping():
@@ -258,16 +270,14 @@ class KafkaReader(UnboundedReader):
             behind += raised_count
         watermark = self._partitions.watermark()
         headers = [message.headers() for message in messages]
-        message_keys = [message.key() for message in messages]
         self._current = pack_messages(
             payloads,
             (self._names, codes),
             offsets,
             times,
             headers if any(headers) else (),
-            message_keys if any(each is not None for each in message_keys) else (),
-            behind,
-            self._say(None if watermark is None else watermark // 1000),
+            behind=behind,
+            said=self._say(None if watermark is None else watermark // 1000),
         )
         oldest = int(times.min()) - 1000 * self._source.disorder_ms
         self._current_time = Timestamp(micros=oldest)

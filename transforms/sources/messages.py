@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,8 @@ import pyarrow.compute as pc
 
 from schemas.coders import Reference, pack, unpack
 from schemas.events import ATTRIBUTES, NAME
-from transforms.formats.base import Message
+from transforms.arrays import conform
+from transforms.formats.base import MessageBatch
 
 MESSAGE_SCHEMA = pa.schema(
     [
@@ -138,39 +138,19 @@ def extent(packed: bytes | pa.Table) -> Extent:
     return Extent(table.num_rows, size, int(metadata.get(_BEHIND, 0)))
 
 
-def unpack_messages(packed: bytes | pa.Table) -> list[Message]:
+def unpack_messages(packed: bytes | pa.Table) -> MessageBatch:
     """Unpack messages; the payload of a deleted record is empty."""
     table = table_of(packed) if isinstance(packed, bytes) else packed
-    payloads = _payloads(table["payload"])
-    sources = _sources(table["source"])
-    offsets = table["offset"].to_pylist()
-    times = table["record_time"].to_pylist()
-    # All of them share one empty mapping where none has headers: nobody may write to it.
-    attributes: Iterable[Mapping[str, str]] = repeat({})
+    attributes: list[dict[str, str]] = []
     if "attributes" in table.column_names:
         attributes = [dict(each or ()) for each in table["attributes"].to_pylist()]
-    messages = []
-    for payload, source, offset, time, texts in zip(
-        payloads, sources, offsets, times, attributes, strict=False
-    ):
-        # A frozen dataclass's own __init__ takes twice as long.
-        message = object.__new__(Message)
-        fields = message.__dict__
-        fields["payload"] = payload
-        fields["source"] = source
-        fields["offset"] = offset
-        fields["attributes"] = texts
-        fields["record_time"] = time
-        messages.append(message)
-    return messages
-
-
-def _sources(column: pa.ChunkedArray) -> list[str]:
-    found: list[str] = []
-    for chunk in column.chunks:
-        names = chunk.dictionary.to_pylist()
-        found += [names[code] for code in chunk.indices.to_pylist()]
-    return found
+    return MessageBatch(
+        _payloads(table["payload"]),
+        conform(table["source"], NAME),
+        conform(table["offset"], pa.int64()),
+        conform(table["record_time"], pa.int64()),
+        attributes,
+    )
 
 
 def _payloads(column: pa.ChunkedArray) -> list[bytes]:

@@ -7,7 +7,8 @@ wrong options answer at once. A new pipeline is one module and one entry here.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class Stream:
         by_marks: the fold goes by the marks in its elements, not by timers.
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
+        plans: topic -> how it is decoded (`transforms.decode_messages.TopicPlan`).
     """
 
     shards: int
     by_marks: bool
     stop: str
     splits: int | None
+    plans: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

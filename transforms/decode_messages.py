@@ -8,8 +8,8 @@ bytes, its topic, partition and offset.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 import numpy as np
@@ -26,7 +26,15 @@ from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
 from transforms.fold.granules import BEHIND, events_element, mark_element
 from transforms.formats import registry
-from transforms.formats.base import Context, Decoded, Failure, Format, Message, MessageBatch
+from transforms.formats.base import (
+    Context,
+    Decoded,
+    Failure,
+    Format,
+    Message,
+    MessageBatch,
+    Recognising,
+)
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
 from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
@@ -36,6 +44,41 @@ SAMPLE = 25
 """Messages of a topic that are looked at to find out its format."""
 
 
+@dataclass(frozen=True)
+class TopicPlan:
+    """How a topic's messages are decoded.
+
+    Attributes:
+        format: name of their format.
+        context: settings, with the columns as they were recognised.
+    """
+
+    format: str
+    context: Context
+
+
+def plan_topic(
+    messages: Sequence[Message], format_: str, context: Context
+) -> tuple[TopicPlan | None, tuple[str, ...]]:
+    """Find out how a topic's messages are decoded, by its first ones.
+
+    Args:
+        messages: some of them, at best its first ones.
+        format_: name of the format, or `auto`.
+        context: settings.
+
+    Returns:
+        The plan, None if nothing can be said yet; and warnings.
+    """
+    found = _detect(messages) if format_ == "auto" else registry.get(format_)
+    if found is None or not messages:
+        return None, ()
+    warnings: tuple[str, ...] = ()
+    if isinstance(found, Recognising):
+        context, warnings = found.recognise([m.payload for m in messages], context)
+    return TopicPlan(found.name, context), warnings
+
+
 @dataclass(eq=False)
 class DecodeMessages(beam.PTransform):
     """Decodes batches of messages: (shard, element of the fold); `DEAD` of `Rows`.
@@ -43,6 +86,7 @@ class DecodeMessages(beam.PTransform):
     Attributes:
         context: settings for decoding.
         format: name of the format, or `auto`.
+        plans: topic -> what was found out about it before the stream began.
         key: event column that the fold is sharded by.
         shards: number of shards.
         disorder_ms: D (see `transforms.timeline`).
@@ -59,6 +103,7 @@ class DecodeMessages(beam.PTransform):
     shards: int
     disorder_ms: int
     max_future_ms: int
+    plans: Mapping[str, TopicPlan] = field(default_factory=dict)
     masking: Masking | None = None
     granule_ms: int = 0
     scratch: str = ""
@@ -77,7 +122,7 @@ class DecodeMessages(beam.PTransform):
 class _DecodeBatch(beam.DoFn):
     def __init__(self, step: DecodeMessages) -> None:
         self._step = step
-        self._formats: dict[str, Format] = {}
+        self._formats: dict[str, TopicPlan] = {}
         self._exchange = Exchange("")
         # Split -> the last granule that shards were told to be over.
         self._told: dict[int, int] = {}
@@ -92,10 +137,11 @@ class _DecodeBatch(beam.DoFn):
         said = said_complete(table)
         parts: list[pa.Table] = []
         failures: list[Failure] = []
-        for name, some in self._by_format(messages).items() if len(messages) else ():
-            decoded = (
-                _unknown(some) if name == "" else registry.get(name).decode(some, step.context)
-            )
+        for plan, some in self._planned(messages) if len(messages) else ():
+            if plan is None:
+                decoded = _unknown(some)
+            else:
+                decoded = registry.get(plan.format).decode(some, plan.context)
             decoded, early = _refuse_future(decoded, some, step.max_future_ms)
             failures += early
             counts.update(counts_of(decoded, step.masking is not None))
@@ -132,24 +178,30 @@ class _DecodeBatch(beam.DoFn):
         self._told[split] = granule
         return over
 
-    def _by_format(self, messages: MessageBatch) -> dict[str, Sequence[Message]]:
-        """Sort messages by the format of their topic; no name for those of none."""
-        if self._step.format != "auto":
-            return {self._step.format: messages}
+    def _planned(self, messages: MessageBatch) -> Iterator[tuple[TopicPlan | None, MessageBatch]]:
+        """Sort messages by how their topic is decoded; None for topics of no known format."""
         sources = messages.sources.dictionary.to_pylist()
         topics = [source.rpartition("/")[0] for source in sources]
         codes = messages.sources.indices.to_numpy()
-        rows: dict[str, list[int]] = {}
         for topic in dict.fromkeys(topics):
             of_topic = np.array([each == topic for each in topics])[codes]
-            places = np.flatnonzero(of_topic).tolist()
-            if topic not in self._formats and places:
-                seen = _detect(messages.pick(places[:SAMPLE]))
-                if seen is not None:
-                    self._formats[topic] = seen
-            name = self._formats[topic].name if topic in self._formats else ""
-            rows.setdefault(name, []).extend(places)
-        return {name: messages.pick(sorted(places)) for name, places in rows.items() if places}
+            if of_topic.all():
+                yield self._plan(topic, messages), messages
+            elif of_topic.any():
+                some = messages.pick(np.flatnonzero(of_topic).tolist())
+                yield self._plan(topic, some), some
+
+    def _plan(self, topic: str, messages: MessageBatch) -> TopicPlan | None:
+        """Return how a topic is decoded; one that was empty before is looked at now."""
+        step = self._step
+        if topic in step.plans:
+            return step.plans[topic]
+        if topic not in self._formats:
+            found = registry.get(step.format) if step.format != "auto" else _detect(messages)
+            if found is None:
+                return None
+            self._formats[topic] = TopicPlan(found.name, step.context)
+        return self._formats[topic]
 
     def _dead(
         self, failures: Sequence[Failure], messages: MessageBatch, stamped: Timestamp
@@ -168,7 +220,7 @@ class _DecodeBatch(beam.DoFn):
 def _detect(messages: Sequence[Message]) -> Format | None:
     """Return the format that most of the first messages are of; None if they are of none."""
     votes: Counter[str] = Counter()
-    for message in messages:
+    for message in messages[:SAMPLE]:
         if message.payload.strip():
             # A single line of text is taken for CSV by nobody who writes to a broker.
             found = registry.detect(message.payload[: registry.HEAD_BYTES], message.source)

@@ -311,3 +311,20 @@ class Counting(Protocol):
     def rows(self, file: InputFile) -> int | None:
         """Return the number of rows, None if the file cannot be read."""
         ...
+
+
+@runtime_checkable
+class Recognising(Protocol):
+    """A format whose messages do not say which of their columns are which."""
+
+    def recognise(
+        self, payloads: Sequence[bytes], context: Context
+    ) -> tuple[Context, tuple[str, ...]]:
+        """Fix the columns of a stream by its first messages.
+
+        What is fixed does not depend any more on which messages happen to be decoded together.
+
+        Returns:
+            The context with the columns named, and warnings.
+        """
+        ...

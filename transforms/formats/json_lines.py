@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,6 +32,7 @@ from transforms.formats.base import (
     decoded_rows,
 )
 from transforms.formats.columns import (
+    INTEGERS,
     TIMES,
     ColumnMap,
     build_events,
@@ -116,6 +117,15 @@ class JsonLines:
         plans: dict[str, _Plan] = {}
         for file, span in work:
             yield from _read_span(file, span, plans, context)
+
+    def recognise(
+        self, payloads: Sequence[bytes], context: Context
+    ) -> tuple[Context, tuple[str, ...]]:
+        """Fix the columns; whether one is an id or a number is never guessed again."""
+        found = _plan_lines(payloads, context).map
+        unsure = {name: "" for name in ("event_id", *INTEGERS)}
+        columns = {**unsure, **found.columns, **context.columns}
+        return replace(context, columns=columns), found.warnings("the topic")
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one JSON object each."""

@@ -8,8 +8,9 @@ group both read everything, and overwrite each other's offsets; give each its ow
 
 **Offsets.** A reader goes on from its checkpoint mark. Without one it begins where the address
 says. The group's offsets (with the running maximum of record times as their metadata) are
-committed when a runner has made a bundle's results durable, and never before: a job that is
-killed and started anew reads again what it had not finished.
+committed when a runner has made a bundle's results durable, and never before; where the runner
+keeps nothing (`marks_ms`), when what lies before them has been folded and delivered. A job that
+is killed and started anew reads again what it had not finished.
 
 **Record times** are the messages' timestamps, made monotone by `partitions.Partitions`; without
 one, and where it is more than a minute ahead of this machine's clock, the time of reading. What
@@ -85,7 +86,7 @@ class KafkaSource(UnboundedSource):
 
     def get_checkpoint_mark_coder(self) -> KafkaMarkCoder:
         """Return the coder of marks."""
-        return KafkaMarkCoder(self.address)
+        return KafkaMarkCoder(self.address, self.disorder_ms, self.marks_ms)
 
     def default_output_coder(self) -> BytesCoder:
         """Elements are bytes."""

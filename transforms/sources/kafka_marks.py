@@ -10,6 +10,7 @@ import atexit
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,27 +34,48 @@ class KafkaMark(CheckpointMark):
         positions: topic -> partition -> (next offset, bound of record times in µs); None while
             the reader has not yet learned of any partition.
         floor: bound that the watermark has promised, in µs.
+        disorder_ms: D.
+        marks_ms: granule of a fold that goes by marks: its runner keeps no state, so offsets are
+            committed only when what was read before them has been folded and delivered.
     """
 
     address: KafkaAddress
     positions: Positions | None = None
     floor: int | None = None
+    disorder_ms: int = 0
+    marks_ms: int = 0
 
     def finalize_checkpoint(self) -> None:
         """Commit the offsets for the group; a failure is logged, as the next one includes it."""
-        if self.positions:
-            committer_of(self.address).commit(restore(self.positions))
+        if not self.positions:
+            return
+        places = restore(self.positions)
+        committer = committer_of(self.address)
+        if self.marks_ms:
+            places = committer.delivered(places, self.folded_us())
+        committer.commit(places)
+
+    def folded_us(self) -> int:
+        """Return the order time up to which granules are over, of a reader by marks."""
+        if self.floor is None:
+            return -(2**62)
+        granule = 1000 * self.marks_ms
+        return (self.floor - 1000 * self.disorder_ms) // granule * granule - _AHEAD_US
 
 
 class KafkaMarkCoder(Coder):
     """Writes a mark as JSON with a version.
 
     Args:
-        address: of the source; not written.
+        address: of the source; not written, as are the others.
+        disorder_ms: see `KafkaMark`.
+        marks_ms: see `KafkaMark`.
     """
 
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, disorder_ms: int = 0, marks_ms: int = 0) -> None:
         self._address = address
+        self._disorder_ms = disorder_ms
+        self._marks_ms = marks_ms
 
     def encode(self, value: KafkaMark) -> bytes:
         """Write a mark."""
@@ -83,7 +105,9 @@ class KafkaMarkCoder(Coder):
                 topic: {int(number): (place[0], place[1]) for number, place in numbers.items()}
                 for topic, numbers in found["at"].items()
             }
-        return KafkaMark(self._address, positions, found["floor"])
+        return KafkaMark(
+            self._address, positions, found["floor"], self._disorder_ms, self._marks_ms
+        )
 
     def is_deterministic(self) -> bool:
         """Equal marks are equal bytes."""
@@ -114,6 +138,9 @@ def bound_of(metadata: str | None) -> int | None:
 
 _BOUND = "record_time="
 
+_AHEAD_US = 1_000_000
+"""An engine's clock may be so far ahead of the broker's."""
+
 
 class _Committer:
     """Commits a group's offsets, forwards only; a member of no group."""
@@ -124,11 +151,31 @@ class _Committer:
         self._done: dict[Key, int] = {}
         self._consumer: Any = None
         self._said = float("-inf")
+        self._read: dict[Key, deque[tuple[int, int | None]]] = {}
 
     def forget(self, key: Key) -> None:
         """Let a partition's offsets begin anew."""
         with self._lock:
             self._done.pop(key, None)
+            self._read.pop(key, None)
+
+    def delivered(
+        self, positions: Mapping[Key, tuple[int, int | None]], folded_us: int
+    ) -> dict[Key, tuple[int, int | None]]:
+        """Return the newest places of earlier marks that lie before a folded order time.
+
+        A message's order time is at most its record time, and a place's bound is the greatest
+        record time before it: if that is folded, everything before the place is.
+        """
+        found: dict[Key, tuple[int, int | None]] = {}
+        with self._lock:
+            for key, place in positions.items():
+                read = self._read.setdefault(key, deque())
+                if not read or read[-1][0] < place[0]:
+                    read.append(place)
+                while read and (read[0][1] is None or read[0][1] < folded_us):
+                    found[key] = read.popleft()
+        return found
 
     def commit(self, positions: Mapping[Key, tuple[int, int | None]]) -> None:
         """Commit the offsets that are ahead of those committed before."""

@@ -184,11 +184,15 @@ class KafkaReader(UnboundedReader):
 
     def get_checkpoint_mark(self) -> KafkaMark:
         """Return where this reader stands: after the batch that was taken last."""
-        if not self._known:
-            return KafkaMark(self._source.address, None, self._partitions.floor)
-        self._partitions.watermark()
-        positions = self._partitions.positions()
-        return KafkaMark(self._source.address, positions, self._partitions.floor)
+        positions = None
+        if self._known:
+            self._partitions.watermark()
+            positions = self._partitions.positions()
+        source = self._source
+        floor = self._partitions.floor
+        # At the end everything is folded.
+        marks = 0 if self._ended else source.marks_ms
+        return KafkaMark(source.address, positions, floor, source.disorder_ms, marks)
 
     def close(self) -> None:
         """Let the consumer go."""

@@ -1,0 +1,135 @@
+"""Decoding a broker's messages: formats by topic, columns fixed once, events from the future."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.coders import unpack
+from transforms.decode import DEAD
+from transforms.decode_messages import DecodeMessages, TopicPlan, _DecodeBatch, plan_topic
+from transforms.formats.base import Context, Message
+from transforms.sources.messages import pack_messages
+
+DAY = 86_400_000_000
+NOW = 1_700_000_000_000_000
+
+
+def event(time: int = NOW, **more: Any) -> bytes:
+    return orjson.dumps(
+        {"case_id": "c", "activity": "go", "event_time": time // 1000, **more},
+    )
+
+
+def decode(
+    messages: list[tuple[str, bytes]], plans: dict[str, TopicPlan] | None = None, **settings: Any
+) -> tuple[list[int], list[dict[str, Any]], dict[str, int]]:
+    """Decode one batch: shards that got something, dead letters, counts."""
+    counts: dict[str, int] = {}
+    step = DecodeMessages(
+        Context(),
+        settings.pop("format", "auto"),
+        "case_id",
+        4,
+        0,
+        86_400_000,
+        plans or {},
+        **settings,
+    )
+    names = sorted({source for source, _ in messages})
+    packed = pack_messages(
+        [payload for _, payload in messages],
+        (names, np.array([names.index(source) for source, _ in messages], np.int32)),
+        np.arange(len(messages)),
+        np.full(len(messages), NOW),
+        said=(0, 1, 5000),
+    )
+    shards, dead = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.decode_messages.tally", lambda _, found: counts.update(found))
+        for each in _DecodeBatch(step).process(packed, Timestamp(5)):
+            tag = getattr(each, "tag", None)
+            value = each.value if tag is None else each.value.value
+            if tag == DEAD:
+                dead += unpack(value[3]).to_pylist()  # type: ignore[union-attr]
+            else:
+                shards.append(value[0])
+    return shards, dead, counts
+
+
+def test_an_event_from_the_future_is_a_dead_letter_and_the_law_holds() -> None:
+    messages = [("t/0", event()), ("t/0", event(NOW + DAY)), ("t/0", event(NOW + DAY + 1_000_000))]
+    shards, dead, counts = decode(messages)
+    assert len(shards) == 1
+    [letter] = dead
+    assert (letter["error"], letter["source"]) == ("FutureEvent", "t/0/2")
+    assert letter["payload"] == messages[2][1]
+    assert "2023-11-15T22:13:21" in letter["message"]
+    assert counts == {
+        "messages": 3,
+        "decoded": 3,
+        "events": 3,
+        "rejected": 1,
+    }
+
+
+def test_each_topic_has_its_own_format() -> None:
+    document = (
+        b'<document xmlns:xsi="x"><item name="$uniqueid"><value>u</value></item>'
+        b'<item name="type"><value>workitem</value></item></document>'
+    )
+    messages = [("a/0", event()), ("b/0", document), ("a/1", event()), ("c/0", b"hello")]
+    _, dead, counts = decode(messages)
+    assert counts["messages"] == 4
+    assert [(d["error"], d["source"]) for d in dead if d["source"] == "c/0/3"] == [
+        ("UnknownFormat", "c/0/3")
+    ]
+    assert counts["decoded"] + counts["dead"] == 4
+
+
+def test_a_plan_fixes_what_an_id_is() -> None:
+    def with_ids(*ids: str) -> list[Message]:
+        return [
+            Message(event(NOW + i * 1_000_000, event_id=each), "t/0", i, {}, NOW)
+            for i, each in enumerate(ids)
+        ]
+
+    plan, warnings = plan_topic(with_ids("a1", "a2"), "auto", Context())
+    assert plan is not None and not warnings
+    assert (plan.format, plan.context.columns["event_id"]) == ("json_lines", "event_id")
+    # The same name for a kind of event: it would make all but the first duplicates.
+    plan, _ = plan_topic(with_ids("10", "10"), "auto", Context())
+    assert plan is not None and plan.context.columns["event_id"] == ""
+    given = Context(columns={"event_id": "event_id"})
+    plan, _ = plan_topic(with_ids("10", "10"), "auto", given)
+    assert plan is not None and plan.context.columns["event_id"] == "event_id"
+    assert plan_topic([], "auto", Context()) == (None, ())
+    assert plan_topic([Message(b"?", "t/0", 0)], "auto", Context()) == (None, ())
+
+
+def test_what_a_topic_lacks_is_said() -> None:
+    plan, warnings = plan_topic([Message(b'{"id": 1}', "t/0", 0)], "json_lines", Context())
+    assert plan is not None
+    assert "--columns case_id=" in warnings[0]
+
+
+def test_every_shard_hears_that_a_granule_is_over() -> None:
+    shards, _, _ = decode([("t/0", event())], granule_ms=1000)
+    assert sorted(shards) == [0, 1, 2, 3]
+    assert len(decode([("t/0", event())])[0]) == 1
+
+
+def test_an_empty_batch_only_tells_the_time() -> None:
+    shards, dead, counts = decode([], granule_ms=1000)
+    assert sorted(shards) == [0, 1, 2, 3]
+    assert not dead and not counts
+
+
+def test_deleted_records_are_skipped() -> None:
+    _, dead, counts = decode([("t/0", b""), ("t/0", event())])
+    assert not dead
+    assert (counts["skipped"], counts["decoded"]) == (1, 1)

@@ -39,7 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def launch(monkeypatch: pytest.MonkeyPatch, *arguments: str, **behaviour: Any) -> int:
     monkeypatch.setitem(PIPELINES, "small", small(**behaviour))
-    needed = ["--input", "in/*.csv", "--output", "out", "--workers", "1"]
+    needed = ["--input", "in/*.csv", "--workers", "1"]
+    needed += [] if "--output" in arguments else ["--output", "out"]
     return run.main(["small", *needed, *arguments])
 
 

@@ -66,19 +66,16 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
     began = time.monotonic()
     print("== Kafka: fetching its jars with Maven, once", flush=True)
     print(f"   {kafka.provision()}", flush=True)
-    print("== Prism: building it with Go, once (some minutes)", flush=True)
-    try:
-        print(f"   {prism.provision()}", flush=True)
-    except Missing as missing:
-        if options.provision:
-            raise
-        print(f"   goes on without: {missing.why}", flush=True)
     if options.provision:
+        print("== Prism: building it with Go, once (some minutes)", flush=True)
+        print(f"   {prism.provision()}", flush=True)
         return 0
     print(f"== starting a broker ({time.monotonic() - began:.0f} s so far)", flush=True)
     broker = kafka.KafkaBroker(options.folder, port=options.port, heap=options.heap)
     with broker:
         print(_help(broker), flush=True)
+        # The broker is of use meanwhile.
+        threading.Thread(target=_build_prism, daemon=True).start()
         try:
             while broker.running:
                 ended.wait(0.5)
@@ -88,6 +85,16 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
             return 0
         print(f"error: the broker has ended: {broker.log}", file=sys.stderr)
     return 1
+
+
+def _build_prism() -> None:
+    if prism.location():
+        return
+    print("== Prism: building it with Go, once (some minutes)", flush=True)
+    try:
+        print(f"   {prism.provision()}", flush=True)
+    except Missing as missing:
+        print(f"   goes on without: {missing.why}", flush=True)
 
 
 def _help(broker: kafka.KafkaBroker) -> str:
@@ -101,6 +108,7 @@ With Ctrl-C here it stops, and its data is gone. In other terminals:
   messages    {python} -m examples.producer --broker {broker.address} --topic imixs --rate 1000
   a pipeline  {python} run.py transitions --input 'kafka://{broker.address}/imixs?group=try' \\
                 --output kafka://{broker.address}/out-
+  its rows    {python} -m examples.watch --broker {broker.address} --topic out-transitions
 
 With credentials: {broker.sasl_address}, security.protocol=SASL_PLAINTEXT, sasl.mechanism=PLAIN,
   sasl.username={kafka.SASL_USER}, sasl.password={kafka.SASL_PASSWORD}

@@ -224,7 +224,12 @@ def test_a_folder_is_read_once_for_what_is_in_it_and_below(
     write(tmp_path / "a" / "2.jsonl", 1)
     scandir = os.scandir
     seen: list[str] = []
-    monkeypatch.setattr(os, "scandir", lambda path: (seen.append(path), scandir(path))[1])
+
+    def note(path: str) -> object:
+        seen.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", note)
     found, _ = match([f"{tmp_path}/**/*.jsonl", f"{tmp_path}/*.jsonl"])
     assert [Path(f.path).name for f in found] == ["1.jsonl", "2.jsonl"]
     assert seen == [str(tmp_path), f"{tmp_path}/a"]

@@ -10,15 +10,16 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
 import re
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from functools import partial
+from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
@@ -64,10 +65,10 @@ _MAGIC: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\xfd7zXZ\x00": lambda f: cast(BinaryIO, lzma.LZMAFile(f)),
     b"\x28\xb5\x2f\xfd": lambda f: cast(BinaryIO, pa.CompressedInputStream(f, "zstd")),
 }
+_PACKED = tuple(_MAGIC)
 
 
-@dataclass(frozen=True)
-class Matched:
+class Matched(NamedTuple):
     """A file of the input.
 
     Attributes:
@@ -77,6 +78,9 @@ class Matched:
 
     path: str
     size: int
+
+
+Part = tuple[str, int, str, int, "int | None"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Unit:
     """
 
     number: int
-    parts: tuple[tuple[str, int, str, int, int | None], ...]
+    parts: tuple[Part, ...]
 
     def to_bytes(self) -> bytes:
         """Write as JSON, to cross between workers; a name need not be UTF-8."""
@@ -150,7 +154,7 @@ def plan(
     return Plan(
         files=tuple(found),
         bytes=total,
-        formats={name: (files, size) for name, (files, size) in sorted(by_format.items())},
+        formats=dict(sorted(by_format.items())),
         units=tuple(_units(parts, total)),
         shards=shards,
         warnings=tuple(dict.fromkeys(unseen)),
@@ -172,30 +176,43 @@ def match(patterns: Sequence[str]) -> tuple[list[Matched], list[str]]:
     unseen: list[str] = []
     others = []
     for pattern in patterns:
-        everything = _EVERYTHING.fullmatch(pattern)
-        if everything is not None and os.path.isdir(everything["root"]):
-            end = everything["end"] or ""
-            for entry in _walk(everything["root"], unseen):
-                if entry.name.endswith(end) and _is_file(entry):
-                    sizes[entry.path] = entry.stat().st_size
+        every = _EVERYTHING.fullmatch(pattern)
+        if every is not None and os.path.isdir(every["root"]):
+            root, end = every["root"], every["end"] or every["flat"] or ""
+            all_below = {f"{root}/**", f"{root}/**/*", f"{root}/**/*{end}"}
+            if every["deep"]:
+                _measure(root, end, True, sizes, unseen)
+            elif all_below.isdisjoint(patterns):
+                _measure(root, end, False, sizes, unseen)
             continue
         others.append(pattern)
-        root, deep, _ = pattern.partition("**")
-        if deep and "://" not in pattern and not any(c in root for c in "*?["):
+        root, below, _ = pattern.partition("**")
+        if below and "://" not in pattern and not any(c in root for c in "*?["):
             for _ in _walk(root or ".", unseen):
                 pass  # Beam finds the files; it does not say what it leaves out.
     for result in FileSystems.match(others) if others else ():
         for found in result.metadata_list:
             if "://" in found.path or os.path.isfile(found.path):
                 sizes[found.path] = found.size_in_bytes
-    return [Matched(path, size) for path, size in sorted(sizes.items())], unseen
+    return list(map(Matched._make, sorted(sizes.items()))), unseen
 
 
-# What most archives are named by; Beam takes ten times as long for each file.
-_EVERYTHING = re.compile(r"(?P<root>(?!\w+://)[^*?\[\\]+)/\*\*(?:/\*(?P<end>\.[^*?\[\\/]+)?)?")
+# What most archives are named by; Beam takes many times as long for each file, and walks
+# through all folders below for a pattern of one.
+_EVERYTHING = re.compile(
+    r"(?P<root>(?!\w+://)[^*?\[\\]*[^*?\[\\/])/"
+    r"(?:(?P<deep>\*\*)(?:/\*(?P<end>\.[^*?\[\\/]+)?)?|\*(?P<flat>\.[^*?\[\\/]+)?)"
+)
 
 
-def _walk(folder: str, unseen: list[str]) -> Iterator[os.DirEntry[str]]:
+def _measure(folder: str, end: str, deep: bool, sizes: dict[str, int], unseen: list[str]) -> None:
+    """Take the sizes of the files in a folder, and below it, whose names end so."""
+    for entry in _walk(folder, unseen, deep):
+        if entry.name.endswith(end) and _is_file(entry):
+            sizes[entry.path] = entry.stat().st_size
+
+
+def _walk(folder: str, unseen: list[str], deep: bool = True) -> Iterator[os.DirEntry[str]]:
     """Yield what is below a folder but folders; say which of them are links or unreadable."""
     waiting = [folder]
     while waiting:
@@ -208,10 +225,13 @@ def _walk(folder: str, unseen: list[str]) -> Iterator[os.DirEntry[str]]:
         with entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    if deep:
+                        waiting.append(entry.path)
                 elif entry.is_symlink() and os.path.isdir(entry.path):
-                    path = shown(entry.path)
-                    unseen.append(f"{path} is a link to a folder, not followed; name it by --input")
+                    if deep:
+                        path = shown(entry.path)
+                        why = "is a link to a folder, not followed; name it by --input"
+                        unseen.append(f"{path} {why}")
                 else:
                     yield entry
 
@@ -221,7 +241,14 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
-Part = tuple[str, int, str, int, "int | None"]
+@dataclass
+class _Look:
+    """What a look into one file says of it and of the files that it stands for."""
+
+    name: str
+    growth: float
+    files: int = 0
+    bytes: int = 0
 
 
 def _look(
@@ -229,31 +256,33 @@ def _look(
 ) -> tuple[dict[str, tuple[int, int]], float, list[Part]]:
     """Find formats (of large files and a sample), the size in memory, and the parts to read."""
     wanted = None if format_name == "auto" else registry.get(format_name)
-    seen: dict[str, list[tuple[str, float]]] = {}
-    by_format: Counter[str] = Counter()
-    bytes_of: Counter[str] = Counter()
-    expanded = 0.0
+    known = wanted.name if wanted else ""
+    looks: dict[str, list[_Look]] = {}
     parts: list[Part] = []
-    for file in files:
-        extension = os.path.splitext(file.path)[1]
-        sample = seen.setdefault(extension, [])
-        if file.size >= LARGE or len(sample) < SAMPLE:
-            input_file, head = open_file(file.path, file.size)
-            form = wanted or registry.detect(head, file.path)
-            growth = _growth(form, input_file)
-            name = form.name if form else "unknown"
-            sample.append((name, growth))
-            spans = form.spans(input_file, context) if form and file.size >= LARGE else [Span()]
+    for path, size in files:
+        extension = os.path.splitext(path)[1]
+        sample = looks.get(extension)
+        if sample is None:
+            sample = looks[extension] = []
+        if size < LARGE and len(sample) >= SAMPLE:
+            look = sample[-1]
+            parts.append((path, size, known, 0, None))
         else:
-            name, growth = sample[-1]
-            spans = [Span()]
-        by_format[name] += 1
-        bytes_of[name] += file.size
-        expanded += file.size * growth
-        known = wanted.name if wanted else (name if len(spans) > 1 else "")
-        share = file.size // len(spans)
-        parts += [(file.path, share, known, span.start, span.end) for span in spans]
-    return {n: (c, bytes_of[n]) for n, c in by_format.items()}, expanded, parts
+            file, head = open_file(path, size)
+            form = wanted or registry.detect(head, path)
+            look = _Look(form.name if form else "unknown", _growth(form, file))
+            sample.append(look)
+            spans = form.spans(file, context) if form and size >= LARGE else [Span()]
+            name = look.name if len(spans) > 1 else known
+            parts += [(path, size // len(spans), name, span.start, span.end) for span in spans]
+        look.files += 1
+        look.bytes += size
+    by_format: dict[str, tuple[int, int]] = {}
+    for look in itertools.chain.from_iterable(looks.values()):
+        count, stored = by_format.get(look.name, (0, 0))
+        by_format[look.name] = count + look.files, stored + look.bytes
+    expanded = sum(each.bytes * each.growth for sample in looks.values() for each in sample)
+    return by_format, expanded, parts
 
 
 def _growth(form: Format | None, file: InputFile) -> float:
@@ -285,31 +314,28 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
     unpacker = None
     head = b""
     try:
-        head = _read_head(path)
-        for magic, found in _MAGIC.items():
-            if head.startswith(magic):
-                unpacker = found
-        if unpacker is not None:
+        head = _read_head(path, size)
+        if head.startswith(_PACKED):
+            unpacker = next(found for magic, found in _MAGIC.items() if head.startswith(magic))
             head = b""
-            with _open_raw(path) as raw, unpacker(raw) as stream:
+            with _unpack(path, unpacker) as stream:
                 while len(head) < HEAD and (more := stream.read(_STEP)):
                     head += more
     except _UNREADABLE:
         # Whoever reads the file will meet the same error, and say so; what came before it
         # may be enough to know the format.
         pass
+    raw = partial(_open_raw, path)
+    if unpacker is not None:
+        return InputFile(shown(path), size, partial(_unpack, path, unpacker), True, raw), head
+    if 0 <= size == len(head) < HEAD:
+        # Archives are many small files: one open each.
+        return InputFile(shown(path), size, partial(io.BytesIO, head), False, raw, head), head
+    return InputFile(shown(path), size, raw, False, raw), head
 
-    # Archives are many small files: one open each.
-    whole = head if unpacker is None and 0 <= size == len(head) < HEAD else None
 
-    def opener() -> BinaryIO:
-        if whole is not None:
-            return io.BytesIO(whole)
-        raw = _open_raw(path)
-        return raw if unpacker is None else unpacker(raw)
-
-    compressed = unpacker is not None
-    return InputFile(shown(path), size, opener, compressed, lambda: _open_raw(path), whole), head
+def _unpack(path: str, unpacker: Callable[[BinaryIO], BinaryIO]) -> BinaryIO:
+    return unpacker(_open_raw(path))
 
 
 def shown(path: str) -> str:
@@ -319,14 +345,16 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _read_head(path: str) -> bytes:
+def _read_head(path: str, size: int) -> bytes:
     if "://" in path:
         with _open_raw(path) as raw:
             return raw.read(HEAD)
     # Without a file object around it: half of what an archive of small files costs here.
     handle = os.open(path, os.O_RDONLY)
     try:
-        return os.read(handle, HEAD)
+        # No more memory than it takes; but a file may have grown since it was matched.
+        head = os.read(handle, size + 1 if 0 <= size < HEAD else HEAD)
+        return head if len(head) <= size else head + os.read(handle, HEAD - len(head))
     finally:
         os.close(handle)
 
@@ -350,17 +378,24 @@ def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
         if found is None or (not head and size != 0 and _is_closed(file)):
             yield _unreadable(file, head)
         else:
-            work.setdefault(found.name, []).append((file, Span(start, end)))
+            span = _WHOLE if start == 0 and end is None else Span(start, end)
+            work.setdefault(found.name, []).append((file, span))
     for name, parts in work.items():
         yield from registry.get(name).read(parts, context)
 
 
+_WHOLE = Span()
+
+
 def _detect(head: bytes, path: str, seen: dict[tuple[bytes, str], Format]) -> Format | None:
     """Find a file's format; small files of an archive begin alike, and need one look only."""
-    beginning = head[:BEGINNING], os.path.splitext(path)[1]
-    found = seen.get(beginning) or registry.detect(head, path)
-    if found is not None and not head.startswith(b"PAR1"):
-        seen[beginning] = found
+    # The last character of a path without a dot, which is no worse.
+    beginning = head[:BEGINNING], path[path.rfind(".") :]
+    found = seen.get(beginning)
+    if found is None:
+        found = registry.detect(head, path)
+        if found is not None and not head.startswith(b"PAR1"):
+            seen[beginning] = found
     return found
 
 

@@ -79,12 +79,14 @@ class KafkaAddress(Broker):
         start: where partitions without a checkpoint begin: `committed` (the group's offsets, else
             the earliest), `earliest`, `latest`, or a time in ISO 8601.
         idle_ms: how far behind the clock an idle partition's watermark stays.
+        refresh_ms: how often to look for topics and partitions that are new.
     """
 
     topics: tuple[str, ...] = ()
     group: str = GROUP
     start: str = "committed"
     idle_ms: int = 1000
+    refresh_ms: int = 20_000
 
     @classmethod
     def parse(cls, uri: str, group: str = GROUP) -> KafkaAddress:
@@ -97,7 +99,7 @@ class KafkaAddress(Broker):
         Raises:
             BadAddress: it is not one.
         """
-        servers, path, query = _split(uri, ("group", "start", "config", "idle"))
+        servers, path, query = _split(uri, ("group", "start", "config", "idle", "refresh"))
         topics = tuple(each.strip() for each in path.split(",") if each.strip())
         if not topics:
             _refuse(uri, "it names no topic; write kafka://host:9092/topic")
@@ -113,6 +115,9 @@ class KafkaAddress(Broker):
             query.get("group", group),
             query.get("start", "committed"),
             _duration_ms(uri, "idle", query["idle"]) if "idle" in query else cls.idle_ms,
+            _duration_ms(uri, "refresh", query["refresh"])
+            if "refresh" in query
+            else cls.refresh_ms,
         )
         if address.start not in {"committed", "earliest", "latest"}:
             _time_ms(uri, address.start)
@@ -133,6 +138,8 @@ class KafkaAddress(Broker):
             text += f"&start={_quoted(self.start)}"
         if self.idle_ms != KafkaAddress.idle_ms:
             text += f"&idle={self.idle_ms}ms"
+        if self.refresh_ms != KafkaAddress.refresh_ms:
+            text += f"&refresh={self.refresh_ms}ms"
         return text + (f"&config={_quoted(self.config)}" if self.config else "")
 
 

@@ -37,6 +37,7 @@ class BoundedFold:
         closes: the input ends for good, so that the last step fires every deadline.
         exchange: where ranges of a large shard may wait.
         chunk_bytes: see `CHUNK_BYTES`.
+        keep_state: the last step gives the state, too: it costs what the rows of all keys cost.
     """
 
     kernel: Kernel
@@ -45,6 +46,7 @@ class BoundedFold:
     closes: bool
     exchange: Exchange
     chunk_bytes: int = CHUNK_BYTES
+    keep_state: bool = False
 
     def fold(self, packed: Sequence[bytes]) -> Iterator[Folded]:
         """Fold one shard.
@@ -53,7 +55,8 @@ class BoundedFold:
             packed: its batches, in any order.
 
         Yields:
-            What each step gave. Upsert tables come with the last step only, one row a key.
+            What each step gave. Upsert tables come with the last step only, one row a key, and
+            so does the state.
         """
         sizes = [size_of(each) for each in packed]
         total = sum(size for _, size in sizes)
@@ -72,6 +75,7 @@ class BoundedFold:
             outside += left
             arranged = arrange(events, self.kernel.key, self.disorder_us, self.kernel.order)
             del events
+            kept: pa.Table | None = None
             step = self.kernel.step(state, arranged, (), END if last and self.closes else until)
             del arranged
             outputs = dict(step.outputs)
@@ -83,13 +87,14 @@ class BoundedFold:
             del counts["events"]
             if last:
                 outputs |= {
-                    name: _newest_rows(rows, self.kernel.outputs[name].key)
+                    name: newest_rows(rows, self.kernel.outputs[name].key)
                     for name, rows in newest.items()
                 }
                 counts["outside"] += outside
-            else:
+            if self.keep_state or not last:
                 state = _next_state(state, step.changed(), step.removed, self.kernel.key)
-            yield Folded(outputs, counts)
+                kept = state if last else None
+            yield Folded(outputs, counts, kept)
 
     def _inside(self, events: pa.Table) -> tuple[pa.Table, int]:
         if self.until_ms >= END:
@@ -136,10 +141,13 @@ class Folded:
     Attributes:
         outputs: table name -> rows.
         counts: as the kernel's, plus `outside` (events at or after `until`).
+        state: what the kernel remembers at `until`, of the keys of this shard; None where it
+            is not kept, and before the last step.
     """
 
     outputs: Mapping[str, pa.Table]
     counts: Mapping[str, int] = field(default_factory=dict)
+    state: pa.Table | None = None
 
 
 def _times(table: pa.Table) -> pa.Table:
@@ -151,7 +159,7 @@ def _times(table: pa.Table) -> pa.Table:
     return table
 
 
-def _newest_rows(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
+def newest_rows(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
     """Keep, of the rows of one key, the one that was written last."""
     if len(tables) == 1:
         return tables[0]

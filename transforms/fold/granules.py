@@ -25,6 +25,7 @@ from schemas.coders import pack, unpack
 from schemas.events import EVENT_SCHEMA
 from transforms.arrays import conform
 from transforms.exchange import with_schema, without_nulls
+from transforms.fold.bounded import newest_rows
 from transforms.fold.keyed import KeyedRows
 from transforms.kernels.base import Control, Kernel
 from transforms.sources.messages import DRAIN
@@ -44,6 +45,8 @@ BEHIND = "behind_watermark"
 
 _EVENTS, _MARK, _STATE, _CONTROL = b"E", b"M", b"S", b"C"
 _EVENTS_HEAD = struct.Struct("<qHH")
+_FIRST = -(2**62)
+"""Number of the entries of state that come before those of any firing."""
 _STATE_HEAD = struct.Struct("<qB")
 _CONTROL_HEAD = struct.Struct("<qH")
 
@@ -136,6 +139,8 @@ class _Mark:
         splits: number of splits, 0 if unknown.
         pending: rows and controls in the pending bag, those folded included.
         state: rows in the state bag, those replaced included.
+        handed: order time in ms up to which another run has folded, whose state this began with.
+        overlaps: how many elements have had events before that.
     """
 
     token: str = ""
@@ -146,6 +151,8 @@ class _Mark:
     splits: int = 0
     pending: int = 0
     state: int = 0
+    handed: int | None = None
+    overlaps: int = 0
 
     @classmethod
     def of(cls, data: bytes | None) -> _Mark:
@@ -287,8 +294,14 @@ class GranuleFold:
         mark, copy = self._open(store, copies, key)
         counts: Counter[str] = Counter()
         kind = element[:1]
+        early: Fired | None = None
         if kind == _EVENTS:
-            counts[BEHIND] = self._wait(store, mark, copy, element)
+            if mark.handed is not None and mark.fired == mark.handed:
+                element, early, counts[BEHIND] = self._fold_overlap(store, mark, copy, element)
+            if element[:1] == _EVENTS:
+                counts[BEHIND] += self._wait(store, mark, copy, element)
+            else:
+                _note_complete(mark, element)
         elif kind == _MARK:
             _note_complete(mark, element)
         elif kind == _STATE:
@@ -298,6 +311,7 @@ class GranuleFold:
             store.append("state", self._state_entry(rows))
             mark.state += rows.num_rows
             mark.fired = until if mark.fired is None else max(mark.fired, until)
+            mark.handed = until
             # The kernel has not seen these rows: it says at once when it wants to wake.
             mark.wake = until if mark.wake is None else min(mark.wake, until)
         elif kind == _CONTROL:
@@ -316,7 +330,7 @@ class GranuleFold:
             if due is not None and due <= complete:
                 fired = self._fold(store, mark, copy, complete if self.catch_up else due)
         self._close(store, copies, key, mark, copy)
-        return counts, fired
+        return counts, self._joined(early, fired)
 
     def fire(
         self, store: Store, copies: Copies, key: object, fired_ms: int | None = None
@@ -357,13 +371,68 @@ class GranuleFold:
         changed = step.changed()
         mark.fired = until
         copy.state.apply(changed, step.removed)
-        self._keep_state(store, mark, copy, changed, step.removed)
+        self._keep_state(store, mark, copy, changed, step.removed, until)
         # Of the keys not touched now, the earlier deadline still holds.
         times = [step.wake_at, None if wakes else mark.wake]
         mark.wake = min((t for t in times if t is not None), default=None)
         self._keep_pending(store, mark, copy)
         counts = {name: n for name, n in step.counts.items() if name != "events"}
         return Fired(until, step.outputs, counts)
+
+    def _fold_overlap(
+        self, store: Store, mark: _Mark, copy: _Copy, element: bytes
+    ) -> tuple[bytes, Fired | None, int]:
+        """Fold events that come before the end of what another run has folded.
+
+        At once: most are known, and there may be more of them than should wait for the
+        watermark to get there. For the fold they are of the last moment before that end.
+
+        Returns:
+            The element without them, what they gave, and how many that run did not know.
+        """
+        assert mark.handed is not None
+        end = mark.handed * 1000
+        waiting, _ = self._read_events(element, None)
+        if waiting.first >= end:
+            return element, None, 0
+        head = element[1 : 1 + _EVENTS_HEAD.size]
+        rest = _MARK + head
+        if waiting.last >= end:
+            waiting, ahead = _split(waiting, end)
+            rest = _EVENTS + head + pack(ahead.table.combine_chunks().to_batches()[0])
+        times = np.full(waiting.table.num_rows, end - 1)
+        table = _with(waiting.table, "order_time", order_column(times))
+        if "log" in table.column_names:
+            table = table.drop_columns(["log"])
+        events = with_schema([table], ORDERED_SCHEMA)
+        arranged = arrange(events, self.kernel.key, self.disorder_us, self.kernel.order)
+        state = copy.state.rows_of(arranged[self.kernel.key].chunk(0).dictionary)
+        step = self.kernel.step(state, arranged, (), mark.handed)
+        changed = step.changed()
+        copy.state.apply(changed, step.removed)
+        mark.overlaps += 1
+        # Entries are read in this order, and these come before those of any firing.
+        self._keep_state(store, mark, copy, changed, step.removed, _FIRST + mark.overlaps)
+        times_to_wake = [step.wake_at, mark.wake]
+        mark.wake = min((t for t in times_to_wake if t is not None), default=None)
+        counts = {name: n for name, n in step.counts.items() if name != "events"}
+        behind = events.num_rows - counts.get("duplicates", 0)
+        return rest, Fired(mark.handed, step.outputs, counts), behind
+
+    def _joined(self, early: Fired | None, fired: Fired | None) -> Fired | None:
+        """Make one firing of two of the same call."""
+        if early is None:
+            return fired
+        counts = Counter(early.counts)
+        outputs = dict(early.outputs)
+        if fired is not None:
+            counts.update(fired.counts)
+            for name, rows in fired.outputs.items():
+                both = [outputs[name], rows] if name in outputs else [rows]
+                output = self.kernel.outputs[name]
+                upsert = output.mode == "upsert"
+                outputs[name] = newest_rows(both, output.key) if upsert else _stacked(both)
+        return Fired(early.until_ms if fired is None else fired.until_ms, outputs, counts)
 
     def _wait(self, store: Store, mark: _Mark, copy: _Copy, element: bytes) -> int:
         _note_complete(mark, element)
@@ -476,7 +545,13 @@ class GranuleFold:
         copies.note(key, Stand(mark.fired, copy.rows(), granules, copy.state.live))
 
     def _keep_state(
-        self, store: Store, mark: _Mark, copy: _Copy, changed: pa.Table, removed: pa.Array
+        self,
+        store: Store,
+        mark: _Mark,
+        copy: _Copy,
+        changed: pa.Table,
+        removed: pa.Array,
+        number: int,
     ) -> None:
         written = changed.num_rows + len(removed)
         if not written:
@@ -489,7 +564,7 @@ class GranuleFold:
             if rows.num_rows:
                 store.append("state", self._state_entry(rows))
             return
-        store.append("state", self._state_entry(changed, removed, mark.fired))
+        store.append("state", self._state_entry(changed, removed, number))
 
     def _keep_pending(self, store: Store, mark: _Mark, copy: _Copy) -> None:
         """Drop the folded rows from the bag when they are most of it."""
@@ -504,11 +579,11 @@ class GranuleFold:
             mark.pending = left
 
     def _state_entry(
-        self, rows: pa.Table, removed: pa.Array | None = None, fired: int | None = None
+        self, rows: pa.Table, removed: pa.Array | None = None, number: int | None = None
     ) -> bytes:
-        """Encode changed rows and removed keys; entries are applied in the order of `fired`."""
+        """Encode changed rows and removed keys; entries are applied in the order of `number`."""
         gone = b"" if removed is None or not len(removed) else _pack(pa.table({"key": removed}))
-        number = -(2**62) if fired is None else fired
+        number = _FIRST if number is None else number
         head = struct.pack("<BHqI", VERSION, self.state_version, number, len(gone))
         return head + gone + _pack(rows)
 
@@ -573,6 +648,10 @@ def _split(waiting: _Waiting, until: int) -> tuple[_Waiting, _Waiting]:
             _Waiting(waiting.table.filter(pa.array(chosen)), int(part.min()), int(part.max()))
         )
     return parts[0], parts[1]
+
+
+def _stacked(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

@@ -1,7 +1,8 @@
 """The bounded fold as a Beam step: a shard's batches go in, the parts of its tables are written.
 
 A shard is folded and written in one go, so that its rows never wait in memory; parts are
-named by table and shard, so that a repeated bundle overwrites its own.
+named by table and shard, so that a repeated bundle overwrites its own. The state, where it is
+kept, is one more part of each shard.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import apache_beam as beam
+import pyarrow as pa
 
 from transforms.counts import COUNTS, counted
 from transforms.fold.bounded import BoundedFold
+from transforms.fold.handover import STATE, state_output
 from transforms.progress import report
 from transforms.sinks.commit import Run, part_name
 from transforms.sinks.steps import Part
@@ -61,9 +64,11 @@ class _FoldShard(beam.DoFn):
         outputs = step.fold.kernel.outputs
         counts: Counter[str] = Counter()
         writers: dict[str, TableWriter] = {}
+        remembered: pa.Table | None = None
         with ExitStack() as files:
             for folded in step.fold.fold(list(packed)):
                 counts.update(folded.counts)
+                remembered = folded.state
                 for name, rows in folded.outputs.items():
                     if not rows.num_rows:
                         continue
@@ -72,6 +77,11 @@ class _FoldShard(beam.DoFn):
                         writers[name] = files.enter_context(opened)
                     writers[name].write(rows)
                     report(step.scratch, rows=rows.num_rows)
+        if remembered is not None and remembered.num_rows:
+            output = state_output(step.fold.kernel, remembered)
+            with step.run.open_part(output, shard, step.shards) as writer:
+                writer.write(remembered.select(output.schema.names))
+            writers[STATE] = writer
         report(step.scratch, shards=1, flush=True)
         for name, writer in writers.items():
             file_name = part_name(name, shard, step.shards, step.run.file_format)

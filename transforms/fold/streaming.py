@@ -6,7 +6,7 @@ the output watermark at its time, so that no row is late for whatever comes behi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from schemas.coders import pack
 from transforms.counts import counted
-from transforms.fold.granules import Bag, Copies, Fired, GranuleFold
+from transforms.fold.granules import Bag, Copies, Fired, GranuleFold, mark_element
 from transforms.progress import tally
 
 Rows = tuple[str, int, int, bytes]
@@ -71,17 +71,33 @@ class FoldStream(beam.PTransform):
         fold: the host with its kernel.
         run_id: names the run, so that two of one process do not share copies.
         scratch: where counts are reported; empty for nowhere.
+        initial: gives the element that a shard of which nothing is known begins with.
+        poke: shards that begin even if no element ever comes for them; 0 for none.
     """
 
     fold: GranuleFold
     run_id: str
     scratch: str = ""
+    initial: Callable[[int], bytes] | None = None
+    poke: int = 0
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
+        if self.poke:
+            pokes = [(shard, mark_element(0, 0, 0)) for shard in range(self.poke)]
+            poked = (
+                elements.pipeline
+                | "Poke shards" >> beam.Create(pokes, reshuffle=False)
+                | "Type pokes" >> beam.Map(_same).with_output_types(Tuple[int, bytes])
+            )
+            elements = (elements, poked) | "Gather elements" >> beam.Flatten()
         return elements | "Fold shards" >> beam.ParDo(_Host(self)).with_output_types(
             Tuple[str, int, int, bytes]
         )
+
+
+def _same(element: tuple[int, bytes]) -> tuple[int, bytes]:
+    return element
 
 
 @dataclass
@@ -139,6 +155,8 @@ class _Host(beam.DoFn):
         step = self._step
         shard, content = element
         store = _BeamStore(mark, pending, state, due)
+        if step.initial is not None and store.read_mark() is None:
+            step.fold.receive(store, _COPIES, self._key(shard), step.initial(shard))
         counts, found = step.fold.receive(store, _COPIES, self._key(shard), content)
         tally(step.scratch, dict(counted(FoldStream, counts)))
         yield from self._give(shard, found)

@@ -311,6 +311,7 @@ class Run:
         manifest: Mapping[str, Any],
         files: Mapping[str, Sequence[str]],
         outputs: Mapping[str, Output] = TABLES,
+        gone: Sequence[str] = (),
     ) -> None:
         """Make this run's parts the output, in place of those of earlier runs.
 
@@ -321,6 +322,8 @@ class Run:
             manifest: written to `_run.json`, keys sorted.
             files: table -> names of its parts (in `staging(table)`), for all tables of the run.
             outputs: table -> its schema, for tables without parts.
+            gone: what an earlier run may have left and this one does not have; removed where
+                nothing but parts is in its folder.
 
         Raises:
             OutputError: a listed part is missing, or a table's folder has come to hold files
@@ -328,7 +331,7 @@ class Run:
                 refused: a commit that has begun is completed by the next attempt, or run.
         """
         try:
-            self._commit(manifest, files, outputs)
+            self._commit(manifest, files, outputs, gone)
         except OSError as e:
             reason = f"cannot commit to {self.output}: {_reason(e)}; fix that, then run it again"
             raise OutputError(reason) from e
@@ -338,10 +341,12 @@ class Run:
         manifest: Mapping[str, Any],
         files: Mapping[str, Sequence[str]],
         outputs: Mapping[str, Output],
+        gone: Sequence[str],
     ) -> None:
         if self._is_committed(manifest):
             return
-        journal: dict[str, Any] = {"manifest": manifest, "files": {}}
+        stale = [table for table in gone if _only_parts(self.store, self.output, table)]
+        journal: dict[str, Any] = {"manifest": manifest, "files": {}, "gone": stale}
         for table, listed in files.items():
             _refuse_foreign(self.store, self.output, table)
             names = list(listed)
@@ -389,6 +394,8 @@ def _complete(store: Store, output: str, folder: str, journal: Mapping[str, Any]
             store.join(folder, "replaced", table),
             names,
         )
+    for table in journal.get("gone", ()):
+        store.remove(store.join(output, table))
     _write_json(store, manifest, journal["manifest"])
     # The journal goes first: without it what is left of the folder is only rubbish.
     store.remove(store.join(folder, _JOURNAL))
@@ -453,6 +460,14 @@ def _refuse_foreign(store: Store, output: str, table: str) -> None:
         some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
         reason = f"{folder} holds files of others ({some}): move them away or choose another output"
         raise OutputError(reason)
+
+
+def _only_parts(store: Store, output: str, table: str) -> bool:
+    try:
+        names = store.names(store.join(output, table))
+    except NotADirectoryError:
+        return False
+    return bool(names) and all(_is_part(name, table) for name in names)
 
 
 def _clear_leftovers(store: Store, output: str) -> tuple[str, ...]:

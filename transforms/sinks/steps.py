@@ -84,12 +84,17 @@ class Commit(beam.PTransform):
         tables: the tables of the pipeline; those without parts become empty ones.
         items: the business items asked for; those that no event has are warned of.
         about: what the manifest says beside counts and tables.
+        beside: what is committed with the tables and is none: name -> schema of an empty one.
+            `about` has an entry of that name, and gets its rows and files.
+        gone: what an earlier run may have left beside its tables, and this one does not have.
     """
 
     run: Run
     tables: tuple[str, ...]
     items: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Output] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         """Wire the step: (parts, counts) -> nothing."""
@@ -109,20 +114,19 @@ class _Commit(beam.DoFn):
 
     def process(self, _: bytes, parts: list[Part], counts: list[Count]) -> None:
         step = self._step
-        files: dict[str, list[str]] = {name: [] for name in step.tables}
+        files: dict[str, list[str]] = {name: [] for name in (*step.tables, *step.beside)}
         rows: Counter[str] = Counter()
         for table, name, count in sorted(parts):
             files[table].append(name)
             rows[table] += count
+        held = {name: {"rows": rows[name], "files": max(1, len(files[name]))} for name in files}
         manifest = {
             **step.about,
+            **{name: {**step.about[name], **held[name]} for name in step.beside},
             **summarise(dict(counts), step.items),
-            "tables": {
-                name: {"rows": rows[name], "files": max(1, len(files[name]))}
-                for name in step.tables
-            },
+            "tables": {name: held[name] for name in step.tables},
         }
-        step.run.commit(manifest, files, TABLES)
+        step.run.commit(manifest, files, {**TABLES, **step.beside}, step.gone)
 
 
 def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 # make demo   an archive is simulated, turned into transitions, and shown
 # make test   everything that must hold before a change is merged
-# make bench  the speed, beside DuckDB, Polars and Beam as it comes
+# make bench  the speed, beside DuckDB, Polars, Bytewax and Beam as it comes
 #
 # The first of them sets up .venv (PYTHON=python3.12 chooses the interpreter).
 
@@ -11,6 +11,7 @@ SHELL := /bin/sh
 PYTHON ?=
 CASES ?= 2000
 SEED ?= 7
+MINUTES ?= 30
 DEMO := demo
 
 VENV := .venv
@@ -28,6 +29,7 @@ help: ## show this help
 	@echo
 	@echo "  PYTHON=python3.12  the interpreter for .venv: 3.10 to 3.13"
 	@echo "  CASES=2000 SEED=7  of the demo's archive"
+	@echo "  MINUTES=30         of the soak"
 	@echo "  PORT=9092          of the broker that services runs (a free one without it)"
 
 .PHONY: demo
@@ -54,8 +56,12 @@ test: $(TOOLS) ## style, types and tests
 	$(BIN)/python -m pytest -n 2 -q
 
 .PHONY: bench
-bench: $(TOOLS) ## measure the speed beside DuckDB, Polars and Beam as it comes
+bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as it comes
 	$(BIN)/python -m bench
+
+.PHONY: soak
+soak: $(TOOLS) ## let a stream with faults run for long: does its memory stay flat?
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 .PHONY: services
 services: $(TOOLS) ## run a Kafka broker for trying things out; fetches and builds it and Prism once

@@ -80,52 +80,117 @@ class Figures:
     failure: str | None = None
 
 
+class Running:
+    """A command that runs now, measured from its start to its end.
+
+    Attributes:
+        pid: its process id.
+        began: when it was started, seconds of the wall clock since 1970.
+    """
+
+    def __init__(self, command: Sequence[str], cores: int = 2) -> None:
+        """Start a command, held to so many cores."""
+        allowed = os.sched_getaffinity(0)
+        self._command = command
+        self._busy = _busy_seconds()
+        os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # inherited by the child
+        try:
+            self._start = time.perf_counter()
+            self.began = time.time()
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            os.sched_setaffinity(0, allowed)
+        self.pid = self._process.pid
+        self._said: list[bytes] = []
+        self._reader = threading.Thread(target=_read, args=(self._process, self._said), daemon=True)
+        self._reader.start()
+        self._over = threading.Event()
+        self._peaks = _Peaks()
+        self._sampler = threading.Thread(
+            target=_sample, args=(self.pid, self._peaks, self._over), daemon=True
+        )
+        self._sampler.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended; `wait` has still to be called."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return (
+            self._process.returncode is not None or os.waitid(os.P_PID, self.pid, flags) is not None
+        )
+
+    @property
+    def said(self) -> str:
+        """The last that it has printed."""
+        return b"".join(list(self._said)).decode(errors="replace")
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of it and its children now."""
+        return sum(_memory(member)["VmRSS"] for member in _tree(self.pid))
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that it and its children have used so far; 0 when it has ended."""
+        return sum(map(cpu_seconds, _tree(self.pid)))
+
+    def send(self, signal: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if not self.ended:
+            os.kill(self.pid, signal)
+
+    def wait(self) -> Run:
+        """Wait for its end.
+
+        Raises:
+            CommandFailed: its exit code is not 0.
+        """
+        _, status, usage = os.wait4(self.pid, 0)
+        wall = time.perf_counter() - self._start
+        self._over.set()
+        self._sampler.join()
+        self._reader.join()
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode:
+            reason = (
+                f"exit code {self._process.returncode} from {' '.join(self._command)}\n"
+                f"{self.said[-2000:].strip()}"
+            )
+            raise CommandFailed(reason)
+        cpu = usage.ru_utime + usage.ru_stime
+        return Run(
+            wall_s=wall,
+            cpu_s=cpu,
+            # A short peak falls between two samples; the kernel's own figure does not.
+            tree_bytes=max(self._peaks.tree, self._peaks.largest),
+            own_bytes=self._peaks.own,
+            largest_bytes=self._peaks.largest,
+            foreign_cpu_s=max(_busy_seconds() - self._busy - cpu, 0.0),
+        )
+
+
 def run(command: Sequence[str], cores: int = 2) -> Run:
     """Run a command to its end, held to so many cores, and measure it.
 
     Raises:
         CommandFailed: its exit code is not 0.
     """
-    allowed = os.sched_getaffinity(0)
-    busy = _busy_seconds()
-    os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # inherited by the child
+    return Running(command, cores).wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used; 0 if there is none of this id."""
     try:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    finally:
-        os.sched_setaffinity(0, allowed)
-    said: list[bytes] = []
-    reader = threading.Thread(target=_read, args=(process, said), daemon=True)
-    reader.start()
-    over = threading.Event()
-    peaks = _Peaks()
-    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, over), daemon=True)
-    sampler.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    over.set()
-    sampler.join()
-    reader.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        tail = b"".join(said)[-2000:].decode(errors="replace").strip()
-        reason = f"exit code {process.returncode} from {' '.join(command)}\n{tail}"
-        raise CommandFailed(reason)
-    cpu = usage.ru_utime + usage.ru_stime
-    return Run(
-        wall_s=wall,
-        cpu_s=cpu,
-        # A short peak falls between two samples; the kernel's own figure does not.
-        tree_bytes=max(peaks.tree, peaks.largest),
-        own_bytes=peaks.own,
-        largest_bytes=peaks.largest,
-        foreign_cpu_s=max(_busy_seconds() - busy - cpu, 0.0),
-    )
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    # user, system, and those of children that have ended
+    return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _busy_seconds() -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import stream_report
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -68,6 +69,7 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
     found: list[Target] = []
     for key, m in measurements.items():
         section = key.split("/")[0]
+        found += [Target(*judged) for judged in stream_report.judge(key, m)]
         if section in ("jsonl", "parquet"):
             found += _peer_targets(key, m)
         elif section == "xml":
@@ -193,6 +195,16 @@ def _growth(measurements: Mapping[str, Measurement]) -> Iterator[str]:
     yield from _table(("input", "µs an event", *_HEAD), rows)
 
 
+def _stream(
+    rows: Callable[[Mapping[str, Measurement]], Iterator[Sequence[str]]],
+) -> Callable[[Mapping[str, Measurement]], Iterator[str]]:
+    def table(measurements: Mapping[str, Measurement]) -> Iterator[str]:
+        head, *body = rows(measurements)
+        yield from _table(head, body)
+
+    return table
+
+
 _HEAD = ("wall s", "CPU s", "cores used", "events/s", "peak memory MiB", "without file pages MiB")
 _SECTIONS: tuple[
     tuple[str, tuple[str, ...], Callable[[Mapping[str, Measurement]], Iterator[str]]], ...
@@ -203,6 +215,15 @@ _SECTIONS: tuple[
     ("XES", ("xes",), _plain),
     ("Beside a pipeline with one element an event", ("elementwise",), _elements),
     ("Cost by size", ("scale",), _growth),
+    ("A stream, broker to broker", ("stream",), _stream(stream_report.beside)),
+    ("A stream: from append to append", ("stream_latency",), _stream(stream_report.latency)),
+    ("A stream: open cases", ("stream_state",), _stream(stream_report.state)),
+    ("A stream: a sparse day", ("stream_catch_up",), _stream(stream_report.plain)),
+    (
+        "A stream: granule / batch / shards",
+        ("stream_settings",),
+        _stream(stream_report.plain),
+    ),
 )
 
 

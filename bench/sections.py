@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from bench.agreement import differences
 from bench.data import WORK, business_log
 from bench.measure import CommandFailed, Contestant, compete, python, run
+from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
 from examples.simulator.benchmark import write_documents, write_xes
 
 ROOT = Path(__file__).parent.parent
 OURS, DUCKDB, POLARS = "run.py transitions", "DuckDB", "Polars"
-SECTIONS = ("jsonl", "parquet", "jsonl_output", "xml", "xes", "elementwise", "scale")
+BATCH_SECTIONS = ("jsonl", "parquet", "jsonl_output", "xml", "xes", "elementwise", "scale")
+SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
 START = ", start only"
@@ -73,6 +75,7 @@ class Plan:
         events: sizes of the logs that are compared with the peers.
         runs: rounds that count.
         quick: small inputs, to see that everything works.
+        stream_events: events of each stream, if not as many as its section has.
         cores: cores that each contestant may use.
         told: called with what is being done.
     """
@@ -81,10 +84,11 @@ class Plan:
     events: Sequence[int] = (2 * MILLION, 10 * MILLION)
     runs: int = 3
     quick: bool = False
+    stream_events: int | None = None
     cores: int = 2
     told: Callable[[str], Any] = field(default=lambda text: None)
 
-    def matches(self) -> Iterator[Match]:
+    def matches(self) -> Iterator[Match | StreamMatch]:
         """Yield what is to be measured, section by section."""
         makers = {
             "jsonl": lambda: self._against_peers("jsonl"),
@@ -95,9 +99,12 @@ class Plan:
             "elementwise": self._elementwise,
             "scale": self._scale,
         }
-        for name in SECTIONS:
+        for name in BATCH_SECTIONS:
             if name in self.only:
                 yield from makers[name]()
+        for name in STREAM_SECTIONS:
+            if name in self.only:
+                yield from matches(name, self.stream_events, self.runs)
 
     def _against_peers(self, kind: str) -> Iterator[Match]:
         for events in self.events:
@@ -236,12 +243,20 @@ def size(events: int) -> str:
     return f"{events // 1000}k"
 
 
-def measure(match: Match, plan: Plan) -> dict[str, Any]:
+def measure(match: Match | StreamMatch, plan: Plan) -> dict[str, Any]:
     """Run a match.
 
     Returns:
         Its raw figures: `unit`, `input`, and `entries` of `name`, `count`, `runs`, `failure`.
     """
+    if isinstance(match, StreamMatch):
+        return {
+            "unit": "events",
+            "input": match.input,
+            "cores": plan.cores,
+            "quick": plan.quick,
+            "entries": measure_stream(match, plan.told),
+        }
     plan.told(f"{match.key}: inputs")
     entries = match.prepare()
     plan.told(match.key)

@@ -7,13 +7,14 @@ read is folded and delivered, and the laws are shown. A second one does not wait
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,27 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from pipelines import beam_log, picture, stream_engine, summary
 from pipelines.exit_codes import ExitCode, RunError, Terminated
+from pipelines.launch import NO_ROOM, hold_output
 from pipelines.options import Settings
 from pipelines.registry import Pipeline, RunContext, Stream
 from pipelines.stream_engine import StreamEngine
+from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
 from transforms import progress
-from transforms.kafka import BadAddress, BrokerFault, check, check_target
+from transforms.decode_messages import TopicPlan, plan_topic
+from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
+from transforms.sinks.commit import OutputError, Run
+from transforms.sinks.granules import check_tables, write_manifest, written
 from transforms.sinks.kafka import create_topics
 from transforms.sinks.steps import summarise
+from transforms.sources.kafka_sample import sample
 
 SHARDS = 16
 """Of a stream: docs/performance.md has the figures."""
+
+LEAST_FILE_MS = 10_000
+"""Shorter granules make too many files."""
 
 POLL_S = 0.1
 STOP = "stop"
@@ -59,23 +69,26 @@ def launch_stream(
         )
         raise RunError(ExitCode.USAGE, text)
     topics = _check_brokers(pipeline, settings)
+    plans = _plan_topics(screen, settings, topics)
     if settings.explain_plan:
         _show_plan(screen, pipeline, settings, topics, chosen)
         return ExitCode.OK
-    for target in settings.targets:
-        for name in _of_broker(partial(create_topics, target, _outputs(pipeline))):
-            screen.note(f"created topic {name}")
-    screen.note(f"engine: {chosen} ({chosen.reason})")
-    with _scratch(chosen) as scratch:
-        run = _context(pipeline, settings, chosen, scratch)
+    detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
+    with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
+        for target in settings.targets:
+            for name in _of_broker(partial(create_topics, target, _outputs(pipeline))):
+                screen.note(f"created topic {name}")
+        screen.note(f"engine: {chosen} ({chosen.reason})")
+        _warn_of_files(screen, settings, chosen, sink)
+        run = _context(pipeline, settings, chosen, scratch, sink, plans)
         runner = stream_engine.make_runner(chosen, flags, settings.arguments)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
-        detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
-        job = _Job(root, wait=not detached)
-        with beam_log.quiet_stderr(chosen.local and not settings.verbose):
-            with picture.watching(screen, settings.progress, begun) as panel:
-                _await(job, chosen, run, screen, panel)
+        with stream_engine.serving(chosen, root.options):
+            job = _Job(root, wait=not detached)
+            with beam_log.quiet_stderr(chosen.local and not settings.verbose):
+                with picture.watching(screen, settings.progress, begun) as panel:
+                    _await(job, chosen, run, screen, panel)
         if detached:
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
@@ -83,14 +96,29 @@ def launch_stream(
             return ExitCode.OK
         progress.flush_all()
         counts = progress.read_counts(scratch)
-    return close(screen, settings, counts, time.monotonic() - begun)
+        tables = {} if sink is None else written(counts, pipeline.tables)
+        if sink is not None:
+            _write_manifest(sink, settings, run, topics, counts, tables)
+    return close(screen, settings, counts, time.monotonic() - begun, tables)
 
 
 def close(
-    screen: summary.Screen, settings: Settings, counts: Mapping[str, int], seconds: float
+    screen: summary.Screen,
+    settings: Settings,
+    counts: Mapping[str, int],
+    seconds: float,
+    tables: Mapping[str, Mapping[str, int]] | None = None,
 ) -> ExitCode:
-    """Print the laws of a stream that was stopped, and return how it ended."""
-    manifest = {**summarise(counts, settings.items), "tables": {}}
+    """Print the laws of a stream that was stopped, and return how it ended.
+
+    Args:
+        screen: where.
+        settings: of the run.
+        counts: by name.
+        seconds: how long it ran.
+        tables: rows and files that it has written to a folder, if to any.
+    """
+    manifest = {**summarise(counts, settings.items), "tables": tables or {}}
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
     checked = summary.laws(manifest)
@@ -103,6 +131,12 @@ def close(
         )
     events = manifest["events"]["in"]
     screen.say(f"stopped after {seconds:,.1f} s, {events / max(seconds, 0.001):,.0f} events/s")
+    if tables:
+        files = sum(each["files"] for each in tables.values())
+        screen.say(
+            f"{summary.counted(files, 'file')} written; look: "
+            f"python run.py show {shlex.quote(settings.output)}"
+        )
     broken = [law for law in checked if not law.holds]
     if broken:
         sentence = "; ".join(" ".join(str(law).split()) for law in broken)
@@ -151,6 +185,27 @@ def _check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
     return topics
 
 
+def _plan_topics(
+    screen: summary.Screen, settings: Settings, topics: Mapping[str, int]
+) -> dict[str, TopicPlan]:
+    """Find out the format and the columns of the topics by their first messages."""
+    plans: dict[str, TopicPlan] = {}
+    for address in settings.sources:
+        own = {name: topics[name] for name in matching(topics, address.topics)}
+        for topic, messages in sample(address, own).items():
+            plan, warnings = plan_topic(messages, settings.format, settings.context())
+            for warning in warnings:
+                screen.warn(f"{topic}: {warning}")
+            if plan is None:
+                what = "none of its first messages is of a known format" if messages else "empty"
+                screen.note(f"topic {topic}: {what}; its format is seen from what comes")
+                continue
+            plans[topic] = plan
+            named = ", ".join(f"{c}={n}" for c, n in plan.context.columns.items() if n)
+            screen.note(f"topic {topic}: {plan.format}{f' ({named})' if named else ''}")
+    return plans
+
+
 @contextmanager
 def _scratch(engine: StreamEngine) -> Iterator[str]:
     """Hold a folder for counts and for the file that stops the readers."""
@@ -165,22 +220,104 @@ def _scratch(engine: StreamEngine) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _folder(pipeline: Pipeline, settings: Settings, detached: bool) -> Iterator[Run | None]:
+    """Hold the folder that tables are written to, if they are: no other run may have it.
+
+    Args:
+        pipeline: whose tables.
+        settings: of the run.
+        detached: whether the stream goes on when this process has ended.
+
+    Raises:
+        RunError: it can't be written, or another run is writing to it.
+    """
+    if not settings.output:
+        yield None
+        return
+    # Of no table: what is there stays.
+    with hold_output(replace(pipeline, tables=()), settings, _run_id(settings)) as sink:
+        try:
+            check_tables(sink, pipeline.tables)
+        except OutputError as error:
+            raise RunError(ExitCode.OUTPUT, f"--output: {error}") from None
+        yield sink
+        if not detached:
+            sink.abort()
+
+
+def _warn_of_files(
+    screen: summary.Screen, settings: Settings, engine: StreamEngine, sink: Run | None
+) -> None:
+    if sink is None:
+        return
+    for note in sink.notes:
+        screen.warn(note)
+    if settings.granule_ms < LEAST_FILE_MS:
+        screen.warn(
+            f"{settings.output} will get many small files, some for each shard and granule of "
+            f"{settings.granule_ms:,} ms; --granule 60s makes fewer"
+        )
+    if not engine.local and sink.store.local:
+        screen.warn(
+            f"--output '{settings.output}' is a folder of this machine, but the workers of "
+            f"{engine} may be on others; give one that all of them see"
+        )
+
+
+def _write_manifest(
+    sink: Run,
+    settings: Settings,
+    run: RunContext,
+    topics: Mapping[str, int],
+    counts: Mapping[str, int],
+    tables: Mapping[str, Mapping[str, int]],
+) -> None:
+    manifest = {
+        "pipeline": settings.pipeline,
+        "version": run.version,
+        "run_id": run.run_id,
+        "engine": run.engine,
+        "started": time_text(settings.started_us),
+        "until": "stopped",
+        "shards": settings.shards or SHARDS,
+        "options": list(settings.arguments),
+        "input": {"topics": dict(topics)},
+        **summarise(counts, settings.items),
+        "tables": tables,
+    }
+    try:
+        write_manifest(sink, manifest)
+    except OutputError as error:
+        raise RunError(ExitCode.OUTPUT, f"--output: {error}") from None
+
+
+def _run_id(settings: Settings) -> str:
+    return f"{settings.started_us}-{os.getpid()}"
+
+
 def _context(
-    pipeline: Pipeline, settings: Settings, engine: StreamEngine, scratch: str
+    pipeline: Pipeline,
+    settings: Settings,
+    engine: StreamEngine,
+    scratch: str,
+    sink: Run | None,
+    plans: Mapping[str, TopicPlan],
 ) -> RunContext:
     stream = Stream(
         shards=settings.shards or SHARDS,
         by_marks=engine.by_marks,
         stop=os.path.join(scratch, STOP) if scratch else "",
         splits=1 if engine.local else None,
+        plans=plans,
     )
     return RunContext(
-        run_id=f"{settings.started_us}-{os.getpid()}",
+        run_id=_run_id(settings),
         engine=str(engine),
         local=engine.local,
         scratch=scratch,
         plan=None,
-        output=None,
+        output=sink,
         tables=pipeline.tables,
         version=version(),
         stream=stream,
@@ -195,11 +332,10 @@ class _Job:
     wait: bool
     result: Any = None
     error: BaseException | None = None
-    thread: threading.Thread = field(init=False)
+    ended: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
-        self.thread.start()
+        threading.Thread(target=self._run, name="pipeline", daemon=True).start()
 
     def _run(self) -> None:
         try:
@@ -208,6 +344,8 @@ class _Job:
                 self.result.wait_until_finish()
         except BaseException as error:  # whatever it is, it is the main thread's to tell
             self.error = error
+        finally:
+            self.ended.set()
 
 
 def _await(
@@ -219,16 +357,24 @@ def _await(
 ) -> None:
     """Wait until the stream has ended; Ctrl-C lets it end."""
     stopping = False
-    while job.thread.is_alive():
+    while True:
         try:
-            job.thread.join(POLL_S)
+            # Within the block: a signal may come at any line. And no `join`: before Python 3.13
+            # a thread whose join was interrupted passes for one that has ended.
+            if job.ended.wait(POLL_S):
+                break
             panel.update(progress.read_counts(run.scratch))
         except KeyboardInterrupt as stopped:
             if stopping or not engine.local:
                 if job.result is not None:
                     with suppress(Exception):
                         job.result.cancel()
-                raise
+                if not stopping:
+                    raise
+                ended = isinstance(stopped, Terminated)
+                text = "ended at once: what was read and not delivered is not in the output"
+                code = ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
+                raise RunError(code, text) from None
             stopping = True
             assert run.stream is not None
             Path(run.stream.stop).touch()
@@ -236,6 +382,9 @@ def _await(
             screen.note(f"{what}: what was read is folded and delivered (Ctrl-C again: at once)")
     if job.error is not None:
         original = beam_log.original_error(job.error)
+        if original.number in NO_ROOM:
+            text = f"{original}{NO_ROOM[original.number]}"
+            raise RunError(ExitCode.OUTPUT, text, traceback=True) from job.error
         raise RunError(ExitCode.FAILED, original.text, traceback=True) from job.error
 
 

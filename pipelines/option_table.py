@@ -40,7 +40,8 @@ OPTIONS: tuple[Option, ...] = (
         "PATH",
         "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
         "any Beam file system; several, or separated by commas; may be given again; or topics: "
-        "'kafka://host:9092/topic,pattern-*?group=G&start=earliest|latest|TIME&config=FILE'",
+        "'kafka://host:9092/topic,pattern-*?group=G&start=WHEN&config=FILE', where WHEN is "
+        "earliest, latest or a time",
         many=True,
     ),
     Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),

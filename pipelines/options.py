@@ -286,7 +286,8 @@ class _Reader:
         patterns, sources = self._input(pipeline)
         output, targets = self._outputs(pipeline, output_format, patterns)
         granule = read("granule", _granule, None)
-        if sources:
+        # An address that is wrong is one of a stream, too.
+        if any(text.startswith(KAFKA) for text in given["input"] or ()):
             self._check_stream()
         else:
             self._check_backfill(targets)

@@ -7,12 +7,16 @@ by the marks in its elements, and everything must fuse to one stage. It needs no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    JobServerOptions,
     PipelineOptions,
     PortableOptions,
     PrismRunnerOptions,
@@ -23,6 +27,7 @@ from apache_beam.options.pipeline_options import (
 
 from pipelines import prism
 from pipelines.engine import FN_API_RUNNERS
+from pipelines.exit_codes import ExitCode, RunError
 
 FOR_EVER_S = 10 * 365 * 86_400
 """Beam ends a job on Prism when its client has waited so long: five minutes, if left alone."""
@@ -99,3 +104,47 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions, arguments: Sequenc
     # cache of state that lies in the same process could save.
     worker_handlers.STATE_CACHE_SIZE_MB = 0
     return fn_runner.FnApiRunner()
+
+
+@contextmanager
+def serving(engine: StreamEngine, flags: PipelineOptions) -> Iterator[None]:
+    """Run Prism's program while the block runs, if it is the engine.
+
+    Left to itself Beam starts it in the pipeline's thread, where no signal can be handled, and
+    ends it at Ctrl-C, before anything is drained.
+
+    Args:
+        engine: of the stream.
+        flags: the pipeline's options, a copy of Beam's; they learn where it is.
+
+    Raises:
+        RunError: it can't be started.
+    """
+    portable = flags.view_as(PortableOptions)
+    if engine.runner != "PrismRunner" or portable.job_endpoint:
+        yield
+        return
+    from apache_beam.runners.portability.prism_runner import PrismJobServer  # noqa: PLC0415
+    from apache_beam.utils.subprocess_server import pick_port  # noqa: PLC0415
+
+    options = flags.view_as(PrismRunnerOptions)
+    if options.prism_log_kind == "console" and not logging.getLogger().isEnabledFor(logging.INFO):
+        # Else Beam raises the level of its log by itself.
+        options.prism_log_kind = "json"
+    jobs = flags.view_as(JobServerOptions)
+    (jobs.job_port,) = pick_port(jobs.job_port)
+    server = PrismJobServer(flags)
+    # A terminal's Ctrl-C reaches all processes it runs: one started now ignores it.
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        server.start()
+        portable.job_endpoint = f"localhost:{jobs.job_port}"
+    except (OSError, RuntimeError, ValueError) as error:
+        text = " ".join(f"Prism can't be started: {error}".split())
+        raise RunError(ExitCode.USAGE, f"{text}; see --prism_location") from error
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        server.stop()

@@ -81,6 +81,7 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
         stream.shards,
         settings.disorder_ms,
         settings.max_future_ms,
+        stream.plans,
         _masking(settings),
         settings.granule_ms if stream.by_marks else 0,
         run.scratch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -104,7 +105,7 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_has_a_setting() -> None:
     known = set(Settings.__dataclass_fields__)
     renamed = {"since": "since_us", "until": "until_us", "disorder": "disorder_ms"}
-    renamed |= {n: f"{n}_ms" for n in ("case_retention", "idle_retention")}
+    renamed |= {n: f"{n}_ms" for n in ("case_retention", "idle_retention", "granule", "max_future")}
     assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []
 
 
@@ -281,6 +282,80 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["--runner", "BundleBasedDirectRunner"], ["can't run this; leave it out"]),
     (["--streaming"], ["--streaming does not fit a bounded input"]),
 ]
+
+
+TOPICS = ["--input", "kafka://b:1/t", "--output", "kafka://b:1/out-"]
+
+WRONG_STREAMS: list[tuple[list[str], list[str]]] = [
+    # All the arguments, and what the line must name.
+    ([*TOPICS, "--granule", "0s"], ["--granule '0s' is no time at all", "200ms"]),
+    ([*TOPICS, "--granule", "fast"], ["--granule 'fast'"]),
+    ([*TOPICS, "--max_future", "1"], ["--max_future '1'", "add its unit"]),
+    ([*TOPICS, "--until", "2024-01-01"], ["--until is not for topics", "leave it out"]),
+    ([*TOPICS, "--complete_log"], ["--complete_log is not for topics", "leave it out"]),
+    ([*TOPICS, "--keep_state"], ["--keep_state is not for topics", "leave it out"]),
+    ([*TOPICS, "--output", "a", "b"], ["--output 'b' is a second folder; give one"]),
+    (TOPICS[:2], ["--output is missing"]),
+    ([*TOPICS, "--input", "in.xes"], ["--input 'in.xes' is no topic", "--state_from"]),
+    (["--input", "kafka://b:1/", *TOPICS[2:]], ["it names no topic", "kafka://host:9092/topic"]),
+    (["--input", "kafka://b:x/t", *TOPICS[2:]], ["'b:x' is no broker", "host:port"]),
+    (["--input", "kafka://b/t?strat=latest", *TOPICS[2:]], ["'strat'", "did you mean start?"]),
+    (["--input", "kafka://b/t?start=soon", *TOPICS[2:]], ["start=soon", "nor a time"]),
+    (["--input", "kafka://b/t?refresh=often", *TOPICS[2:]], ["refresh=often is no duration"]),
+    (["--input", "kafka://u:secret@b/t", *TOPICS[2:]], ["do not belong", "?config=FILE"]),
+    ([*TOPICS[:2], "--output", "kafka://b/x*"], ["'x*' cannot begin a topic name"]),
+    ([*TOPICS[:2], "--output", "kafka://b/x?partitions=0"], ["partitions=0 is no number"]),
+    ([*NEEDED, "--granule", "1s"], ["--granule is for streams", "--input names files"]),
+    ([*NEEDED, "--max_future", "1s"], ["--max_future is for streams"]),
+    ([*NEEDED, "--state_from", "out"], ["--state_from is for streams"]),
+    ([*NEEDED, "--output", "kafka://b:1/x-"], ["kafka://b:1/x-", "is for streams", "a folder"]),
+    ([*NEEDED, "--keep_state", "--complete_log"], ["--keep_state has nothing to keep"]),
+    ([*NEEDED, "--keep_state", "--until", "end"], ["--keep_state has nothing", "--until end"]),
+    ([*NEEDED, "--keep_state", "--output_format", "csv"], ["--keep_state writes Parquet"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), WRONG_STREAMS, ids=[" ".join(w[0]) for w in WRONG_STREAMS]
+)
+def test_a_wrong_stream_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    lines = failing(capsys, *arguments)
+    assert len(lines) == 1
+    assert [word for word in words if word not in lines[0]] == []
+    assert "secret" not in lines[0]
+
+
+def test_topics_are_sources_and_targets() -> None:
+    found = parse([*TOPICS, "kafka://c:2/", "--input", "kafka://b:1/u-*?group=g"])[0]
+    assert [str(each) for each in found.sources] == [
+        "kafka://b:1/t?group=imixs-streams-transitions",
+        "kafka://b:1/u-*?group=g",
+    ]
+    assert [each.topic("late") for each in found.targets] == ["out-late", "late"]
+    assert (found.input, found.output, found.until_us) == ((), "", None)
+    assert (found.granule_ms, found.max_future_ms, found.disorder_ms) == (1000, DAY, 30_000)
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_folder_alone_has_longer_granules() -> None:
+    assert parse([*TOPICS[:2], "--output", "out"])[0].granule_ms == 60_000
+    assert parse([*TOPICS, "--output", "out"])[0].granule_ms == 1000
+    assert parse([*TOPICS, "--granule", "200ms", "--max_future", "5m"])[0].granule_ms == 200
+
+
+def test_a_client_that_is_missing_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "confluent_kafka" else find(name)
+    )
+    lines = failing(capsys, *TOPICS)
+    assert len(lines) == 2
+    for line in lines:
+        assert "needs a client; pip install 'imixs-data-streaming[kafka]'" in line
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(w[0]) for w in WRONG])

@@ -50,9 +50,10 @@ def _watch(consumer: Consumer, options: argparse.Namespace) -> int:
     left = options.rows
     while left is None or left > 0:
         message = consumer.poll(0.5)
-        if message is None or message.error() is not None or message.value() is None:
+        value = None if message is None or message.error() is not None else message.value()
+        if value is None:
             continue
-        row = json.loads(message.value())
+        row = json.loads(value)
         names = row if options.columns == "all" else options.columns.split(",")
         print("  ".join(f"{row[n]}" for n in names if row.get(n) is not None), flush=True)
         left = None if left is None else left - 1

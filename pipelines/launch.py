@@ -189,7 +189,7 @@ def hold_output(pipeline: Pipeline, settings: Settings, run_id: str) -> Iterator
         sink = Run.start(
             settings.output,
             store,
-            pipeline.tables,
+            (*pipeline.tables, *(["state"] if settings.keep_state else [])),
             cast(FileFormat, settings.output_format),
             run_id,
         )

@@ -26,7 +26,7 @@ from pipelines import beam_log, picture, stream_engine, summary
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.launch import NO_ROOM, hold_output
 from pipelines.options import Settings
-from pipelines.registry import Pipeline, RunContext, Stream
+from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
 from pipelines.stream_engine import StreamEngine
 from pipelines.values import time_text
 from pipelines.version import version
@@ -36,7 +36,7 @@ from transforms.decode_messages import TopicPlan, plan_topic
 from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
 from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.granules import check_tables, write_manifest, written
-from transforms.sinks.kafka import create_topics
+from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
 from transforms.sources.kafka_sample import sample
 
@@ -75,15 +75,16 @@ def launch_stream(
         return ExitCode.OK
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
+        run = _context(pipeline, settings, chosen, scratch, sink, plans)
+        runner = stream_engine.make_runner(chosen, flags, settings.arguments)
+        root = beam.Pipeline(runner=runner, options=flags)
+        # Before anything is made: a state that is handed over may not fit.
+        pipeline.build(root, settings, run)
         for target in settings.targets:
             for name in _of_broker(partial(create_topics, target, _outputs(pipeline))):
                 screen.note(f"created topic {name}")
         screen.note(f"engine: {chosen} ({chosen.reason})")
         _warn_of_files(screen, settings, chosen, sink)
-        run = _context(pipeline, settings, chosen, scratch, sink, plans)
-        runner = stream_engine.make_runner(chosen, flags, settings.arguments)
-        root = beam.Pipeline(runner=runner, options=flags)
-        pipeline.build(root, settings, run)
         with stream_engine.serving(chosen, root.options):
             job = _Job(root, wait=not detached)
             with beam_log.quiet_stderr(chosen.local and not settings.verbose):
@@ -122,6 +123,11 @@ def close(
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
     checked = summary.laws(manifest)
+    for number, target in enumerate(settings.targets):
+        names = PIPELINES[settings.pipeline].tables
+        rows = {name: {"rows": n} for name, n in delivered(counts, number, names).items()}
+        for law in summary.laws({**manifest, "tables": rows})[2:]:
+            checked.append(replace(law, unit=f"{law.unit} in {target}"))
     summary.show_laws(screen, checked)
     behind = counts.get("behind_watermark", 0)
     if behind:

@@ -108,8 +108,9 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
     tables = {name: TABLES[name] for name in run.tables}
     # No Flatten: the FnApiRunner does not fuse what is behind one, and holds it back for ever.
     for number, target in enumerate(settings.targets):
-        folded | f"Write topics {number}" >> WriteKafka(target, tables)
-        decoded[DEAD] | f"Write dead letters {number}" >> WriteKafka(target, tables)
+        write = WriteKafka(target, tables, number=number, scratch=run.scratch)
+        folded | f"Write topics {number}" >> write
+        decoded[DEAD] | f"Write dead letters {number}" >> write
     if run.output is not None:
         folded | "Write files" >> WriteGranules(run.output, tables, run.scratch)
         decoded[DEAD] | "Write dead files" >> WriteGranules(run.output, tables, run.scratch)

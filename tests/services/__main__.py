@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.prism import built
 from tests.services import kafka, prism
 from tests.services.provision import Missing
 
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
 
 
 def _build_prism() -> None:
-    if prism.location():
+    if built().exists():
         return
     print("== Prism: building it with Go, once (some minutes)", flush=True)
     try:

@@ -70,7 +70,7 @@ class Driver:
         """Return the next batch; empty if there is none now."""
         found = self.reader.advance() if self._started else self.reader.start()
         self._started = True
-        return unpack_messages(self.reader.get_current()) if found else []
+        return list(unpack_messages(self.reader.get_current())) if found else []
 
     def until(self, done: Callable[[list[Message]], bool], within: float = 20) -> list[Message]:
         """Read until it is enough."""
@@ -352,7 +352,7 @@ class _Collect(beam.DoFn):
     seen: list[str] = []  # noqa: RUF012
 
     def process(self, element: bytes) -> Iterator[None]:
-        _Collect.seen += payloads(unpack_messages(element))
+        _Collect.seen += payloads(list(unpack_messages(element)))
         return iter(())
 
 

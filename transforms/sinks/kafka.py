@@ -9,7 +9,8 @@ partition, in order, by the partitioner that Java's clients use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from transforms.kafka import (
     patiently,
     settings_for,
 )
+from transforms.progress import tally
 from transforms.sinks.text import json_lines, json_values
 
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -43,6 +45,9 @@ PROPAGATION_MS = 30_000
 WAITING_ROWS = 100_000
 """Rows that wait for the broker, at most."""
 
+DELIVERED = "delivered:"
+"""Prefix of the counts of rows that a broker has taken: behind it the target and the table."""
+
 _WAITING_BYTES = 256 * 1024 * 1024
 _SLICE_ROWS = 20_000
 _SLICE_BYTES = 16 * 1024 * 1024
@@ -56,11 +61,15 @@ class WriteKafka(beam.PTransform):
         target: the broker and the topics' prefix.
         outputs: table name -> table.
         linger_ms: how long rows wait for others to share a request.
+        number: of the target among those of the run, for what is counted.
+        scratch: where delivered rows are counted; empty for nowhere.
     """
 
     target: KafkaTarget
     outputs: Mapping[str, Output]
     linger_ms: int = 5
+    number: int = 0
+    scratch: str = ""
 
     def expand(self, tables: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
@@ -77,10 +86,13 @@ class _Produce(beam.DoFn):
         self._producer: Any = None
         self._failed: list[Any] = []
         self._bytes = 0
+        self._number, self._scratch = step.number, step.scratch
+        self._given: Counter[str] = Counter()
 
     def start_bundle(self) -> None:
         self._failed = []
         self._bytes = 0
+        self._given.clear()
         if self._producer is None:
             self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
 
@@ -95,11 +107,15 @@ class _Produce(beam.DoFn):
             part = messages(rows.slice(start, step), output)
             # JSON repeats the names that memory holds once.
             self._give(topic, part, 3 * mean * len(part))
-        Metrics.counter(WriteKafka, f"rows_{name}").inc(rows.num_rows)
+        self._given[name] += rows.num_rows
         return iter(())
 
     def finish_bundle(self) -> None:
         self._drain()
+        for name, rows in self._given.items():
+            Metrics.counter(WriteKafka, f"rows_{name}").inc(rows)
+        delivered = {f"{DELIVERED}{self._number}:{name}": n for name, n in self._given.items()}
+        tally(self._scratch, delivered)
 
     def teardown(self) -> None:
         if self._producer is not None:
@@ -161,6 +177,11 @@ def _producer(target: KafkaTarget, monitor: Monitor, linger_ms: int) -> Any:
         queue_buffering_max_kbytes=512 * 1024,
     )
     return make(client().Producer, settings, target)
+
+
+def delivered(counts: Mapping[str, int], number: int, tables: Iterable[str]) -> dict[str, int]:
+    """Return how many rows of each table a target has taken, from a run's counts."""
+    return {name: counts.get(f"{DELIVERED}{number}:{name}", 0) for name in tables}
 
 
 def messages(rows: pa.Table, output: Output) -> list[dict[str, Any]]:

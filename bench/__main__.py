@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -38,6 +39,8 @@ PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
 def main() -> int:
     """Run the benchmarks; the exit code is 1 if a command that is not a peer's failed."""
     args = _parser().parse_args()
+    # So that what was started is ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     problem = _missing()
     if problem:
         print(f"error: {problem}", file=sys.stderr)

@@ -128,6 +128,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="how long (default: 30)")
     parser.add_argument("--rate", type=int, default=5000, help="messages a second (default: 5000)")
     given = parser.parse_args()
+    # So that what was started is ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return 0 if soak(given.minutes, given.rate) else 1
     except CommandFailed as error:

@@ -40,8 +40,11 @@ from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
 from transforms.sources.kafka_sample import sample
 
-SHARDS = 16
-"""Of a stream: docs/performance.md has the figures."""
+SHARDS = 64
+"""Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""
+
+LOCAL_SHARDS = 4
+"""Of a stream in one process: each costs a step a granule."""
 
 LEAST_FILE_MS = 10_000
 """Shorter granules make too many files."""
@@ -286,7 +289,7 @@ def _write_manifest(
         "engine": run.engine,
         "started": time_text(settings.started_us),
         "until": "stopped",
-        "shards": settings.shards or SHARDS,
+        "shards": run.stream.shards if run.stream is not None else 0,
         "options": list(settings.arguments),
         "input": {"topics": dict(topics)},
         **summarise(counts, settings.items),
@@ -296,6 +299,10 @@ def _write_manifest(
         write_manifest(sink, manifest)
     except OutputError as error:
         raise RunError(ExitCode.OUTPUT, f"--output: {error}") from None
+
+
+def _shards(engine: StreamEngine) -> int:
+    return LOCAL_SHARDS if engine.local else SHARDS
 
 
 def _run_id(settings: Settings) -> str:
@@ -311,7 +318,7 @@ def _context(
     plans: Mapping[str, TopicPlan],
 ) -> RunContext:
     stream = Stream(
-        shards=settings.shards or SHARDS,
+        shards=settings.shards or _shards(engine),
         by_marks=engine.by_marks,
         stop=os.path.join(scratch, STOP) if scratch else "",
         splits=1 if engine.local else None,
@@ -408,7 +415,8 @@ def _show_plan(
     for topic, partitions in topics.items():
         screen.say(f"          {topic}: {summary.counted(partitions, 'partition')}")
     screen.say(
-        f"work      {settings.shards or SHARDS} shards, granules of {settings.granule_ms} ms"
+        f"work      {settings.shards or _shards(engine)} shards, granules of "
+        f"{settings.granule_ms} ms"
     )
     screen.say(f"engine    {engine} ({engine.reason})")
     for target in settings.targets:

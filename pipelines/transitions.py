@@ -122,6 +122,7 @@ def _pace(settings: Settings, stream: Stream) -> dict[str, Any]:
         return {}
     return {
         "batch": 10_000,
+        "linger_ms": max(5, min(50, settings.granule_ms // 4)),
         "marks_ms": settings.granule_ms,
         "batches_per_bundle": 10_000,
         "seconds_per_bundle": 5.0,

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,6 +34,8 @@ from transforms.formats.base import (
 )
 from transforms.formats.columns import (
     INTEGERS,
+    KNOWN,
+    REQUIRED,
     TIMES,
     ColumnMap,
     build_events,
@@ -123,8 +126,10 @@ class JsonLines:
     ) -> tuple[Context, tuple[str, ...]]:
         """Fix the columns; whether one is an id or a number is never guessed again."""
         found = _plan_lines(payloads, context).map
-        unsure = {name: "" for name in ("event_id", *INTEGERS)}
-        columns = {**unsure, **found.columns, **context.columns}
+        # A column that none of them has may come later, under its own name.
+        taken = {"event_id", *INTEGERS, *found.columns.values()}
+        later = {c: "" if c in taken else c for c in KNOWN if c not in REQUIRED}
+        columns = {**later, **found.columns, **context.columns}
         return replace(context, columns=columns), found.warnings("the topic")
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
@@ -135,7 +140,7 @@ class JsonLines:
         ends = np.cumsum(sizes)
         starts = ends - sizes
         data = b"\n".join(payloads)
-        plan = _plan_lines(payloads, context)
+        plan = _fixed_plan(context) or _plan_lines(payloads, context)
         several = [i for i, payload in enumerate(payloads) if b"\n" in payload]
         found = _read(data, starts, ends - 1, plan, context, several)
         lines = found.lines.tolist()
@@ -221,6 +226,22 @@ def _head_lines(head: bytes) -> list[bytes]:
 
 def _utf8(stream: BinaryIO, context: Context) -> Any:
     return Utf8Stream(stream, context.encoding) if _WIDE.search(context.encoding) else stream
+
+
+def _fixed_plan(context: Context) -> _Plan | None:
+    """Return the plan of a context that names every column, as `recognise` makes them."""
+    if any(column not in context.columns for column in KNOWN):
+        return None
+    names = tuple(context.columns.items())
+    # Whether a dot is part of a name or of a path, only the lines can tell.
+    if any("." in name for _, name in names) or any("." in item for item in context.items):
+        return None
+    return _plan_of(names, context.items, context.encoding)
+
+
+@lru_cache(maxsize=64)
+def _plan_of(names: tuple[tuple[str, str], ...], items: tuple[str, ...], encoding: str) -> _Plan:
+    return _plan_lines((), Context(columns=dict(names), items=items, encoding=encoding))
 
 
 def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:

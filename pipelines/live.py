@@ -43,7 +43,7 @@ from transforms.sources.kafka_sample import sample
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""
 
-LOCAL_SHARDS = 4
+LOCAL_SHARDS = 2
 """Of a stream in one process: each costs a step a granule."""
 
 LEAST_FILE_MS = 10_000

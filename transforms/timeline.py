@@ -143,7 +143,20 @@ def _settle(tied: pa.Table, number: Integers) -> Integers:
         if "position" in names
         else np.zeros(rows, np.int64)
     )
-    return np.lexsort((_content(tied), cut, unlogged, ids, position, event_time, number))
+    order = np.lexsort((cut, unlogged, ids, position, event_time, number))
+    # What is still equal are copies of one event: only these are looked at closely.
+    keys = [key[order] for key in (number, event_time, position, ids, unlogged, cut)]
+    equal = np.ones(rows - 1, bool)
+    for key in keys:
+        equal &= key[1:] == key[:-1]
+    if not equal.any():
+        return order
+    copies = np.zeros(rows, bool)
+    copies[1:] = equal
+    copies[:-1] |= equal
+    content = np.zeros(rows, np.uint64)
+    content[order[copies]] = _content(tied.take(pa.array(order[copies])))
+    return np.lexsort((content, cut, unlogged, ids, position, event_time, number))
 
 
 def _content(rows: pa.Table) -> npt.NDArray[np.uint64]:

@@ -140,7 +140,7 @@ class Plan:
         yield Match(f"jsonl_output/{size(events)}", "events", text, prepare)
 
     def _xml(self) -> Iterator[Match]:
-        single, collected = (2_000, 5_000) if self.quick else (100_000, 200_000)
+        single, collected = (2_000, 5_000) if self.quick else (300_000, 300_000)
         for key, documents, collections, text in (
             ("files", single, False, "a file each"),
             ("collections", collected, True, "`<data>` files of 1,000"),

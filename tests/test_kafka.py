@@ -244,13 +244,13 @@ def test_credentials(kafka: KafkaBroker, tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_tls(kafka: KafkaBroker, tmp_path: Path) -> None:
-    kafka.create_topic("tls", 1)
-    uri = f"kafka://{kafka.ssl_address}/tls?config={tmp_path}/client.properties"
+    kafka.create_topic("checked-tls", 1)
+    uri = f"kafka://{kafka.ssl_address}/checked-tls?config={tmp_path}/client.properties"
     _properties(
         tmp_path,
         f"security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={kafka.ssl_ca}\n",
     )
-    assert check(KafkaAddress.parse(uri)) == {"tls": 1}
+    assert check(KafkaAddress.parse(uri)) == {"checked-tls": 1}
     _properties(tmp_path, "security.protocol=SSL\n")
     assert "refuses us" in refused(uri)
     _properties(tmp_path, "security.protocol=SSL\nssl.cipher.suits=x\n")

@@ -13,11 +13,9 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -26,10 +24,10 @@ import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineState
 
 from pipelines import beam_log, engine, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
+from pipelines.job import Job
 from pipelines.options import Settings
 from pipelines.paths import CLIENTS, with_top_level
 from pipelines.registry import Pipeline, RunContext
@@ -102,7 +100,7 @@ def launch(
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
         detached = flags.view_as(StandardOptions).no_wait_until_finish
-        job = _Job(root, wait=not detached)
+        job = Job(root, wait=not detached)
         with beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose):
             try:
                 with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
@@ -251,41 +249,7 @@ def _warn_early(
         )
 
 
-@dataclass
-class _Job:
-    """A pipeline that runs in a thread.
-
-    Attributes:
-        root: the pipeline.
-        wait: whether to wait for a runner that works elsewhere.
-        result: Beam's result, as soon as there is one.
-        error: what it failed with.
-    """
-
-    root: beam.Pipeline
-    wait: bool = True
-    result: Any = None
-    error: BaseException | None = None
-    thread: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        # A daemon: after Ctrl-C nobody waits for it.
-        self.thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self.root.run()
-            if self.wait:
-                state = self.result.wait_until_finish()
-                if state not in (None, PipelineState.DONE):
-                    reason = f"the runner says {state}"
-                    raise RuntimeError(reason)
-        except BaseException as error:  # whatever it is, it is the main thread's to tell
-            self.error = error
-
-
-def _await(job: _Job, scratch: str, watcher: Callable[[], None]) -> None:
+def _await(job: Job, scratch: str, watcher: Callable[[], None]) -> None:
     """Wait for a job.
 
     Raises:
@@ -293,8 +257,9 @@ def _await(job: _Job, scratch: str, watcher: Callable[[], None]) -> None:
         KeyboardInterrupt: not waited any longer; a runner elsewhere is told to cancel.
     """
     try:
-        while job.thread.is_alive():
-            job.thread.join(POLL_S)
+        over = False
+        while not over:
+            over = job.ended.wait(POLL_S)
             watcher()
             died = engine.dead_worker(scratch)
             if died and job.error is None:

@@ -10,11 +10,10 @@ import os
 import shlex
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from pipelines import beam_log, picture, stream_engine, summary
 from pipelines.exit_codes import ExitCode, RunError, Terminated
+from pipelines.job import Job
 from pipelines.launch import NO_ROOM, hold_output
 from pipelines.options import Settings
 from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
@@ -79,7 +79,7 @@ def launch_stream(
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
         run = _context(pipeline, settings, chosen, scratch, sink, plans)
-        runner = stream_engine.make_runner(chosen, flags, settings.arguments)
+        runner = stream_engine.make_runner(chosen, flags)
         root = beam.Pipeline(runner=runner, options=flags)
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)
@@ -89,7 +89,7 @@ def launch_stream(
         screen.note(f"engine: {chosen} ({chosen.reason})")
         _warn_of_files(screen, settings, chosen, sink)
         with stream_engine.serving(chosen, root.options):
-            job = _Job(root, wait=not detached)
+            job = Job(root, wait=not detached)
             with beam_log.quiet_stderr(chosen.local and not settings.verbose):
                 with picture.watching(screen, settings.progress, begun) as panel:
                     _await(job, chosen, run, screen, panel)
@@ -146,20 +146,7 @@ def close(
             f"{summary.counted(files, 'file')} written; look: "
             f"python run.py show {shlex.quote(settings.output)}"
         )
-    broken = [law for law in checked if not law.holds]
-    if broken:
-        sentence = "; ".join(" ".join(str(law).split()) for law in broken)
-        screen.fail(f"LAW VIOLATED: {sentence}. The output is incomplete: please report it")
-        return ExitCode.LAW
-    dead = manifest["messages"]["dead"] + manifest["events"]["rejected"]
-    limit = summary.dead_letter_limit(settings, manifest["messages"]["in"])
-    if limit is not None and dead > limit:
-        screen.fail(
-            f"{summary.counted(dead, 'dead letter')}, more than --max_dead_letters allows "
-            f"({limit:,})"
-        )
-        return ExitCode.DEAD_LETTERS
-    return ExitCode.OK
+    return summary.verdict(screen, settings, manifest, checked)
 
 
 def _outputs(pipeline: Pipeline) -> dict[str, Any]:
@@ -337,32 +324,8 @@ def _context(
     )
 
 
-@dataclass
-class _Job:
-    """A pipeline that runs in a thread."""
-
-    root: beam.Pipeline
-    wait: bool
-    result: Any = None
-    error: BaseException | None = None
-    ended: threading.Event = field(init=False, default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        threading.Thread(target=self._run, name="pipeline", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self.root.run()
-            if self.wait:
-                self.result.wait_until_finish()
-        except BaseException as error:  # whatever it is, it is the main thread's to tell
-            self.error = error
-        finally:
-            self.ended.set()
-
-
 def _await(
-    job: _Job,
+    job: Job,
     engine: StreamEngine,
     run: RunContext,
     screen: summary.Screen,
@@ -372,8 +335,7 @@ def _await(
     stopping = False
     while True:
         try:
-            # Within the block: a signal may come at any line. And no `join`: before Python 3.13
-            # a thread whose join was interrupted passes for one that has ended.
+            # Within the block: a signal may come at any line.
             if job.ended.wait(POLL_S):
                 break
             panel.update(progress.read_counts(run.scratch))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,6 @@ from pipelines.exit_codes import ExitCode, RunError
 FOR_EVER_S = 10 * 365 * 86_400
 """Beam ends a job on Prism when its client has waited so long: five minutes, if left alone."""
 
-_FN_API = "fnapi"
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
 
 
@@ -76,9 +75,8 @@ def choose(flags: PipelineOptions, sources: int) -> StreamEngine:
     return StreamEngine("FnApiRunner", reason, local=True, by_marks=True)
 
 
-def make_runner(engine: StreamEngine, flags: PipelineOptions, arguments: Sequence[str]) -> Any:
+def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
     """Return what `beam.Pipeline(runner=...)` takes, and set Beam's options to suit it."""
-    del arguments
     flags.view_as(StandardOptions).streaming = True
     if not engine.local:
         return engine.runner

@@ -159,11 +159,19 @@ def close(
     screen.say(
         f"{seconds:,.1f} s{rate}; {manifest['engine']}, {counted(manifest['shards'], 'shard')}"
     )
+    return verdict(screen, settings, manifest, checked)
+
+
+def verdict(
+    screen: Screen, settings: Settings, manifest: Mapping[str, Any], checked: list[Law]
+) -> ExitCode:
+    """Return how a run ended: whether its laws hold, and whether too much of it is dead."""
     broken = [law for law in checked if not law.holds]
     if broken:
         sentence = "; ".join(" ".join(str(law).split()) for law in broken)
         screen.fail(f"LAW VIOLATED: {sentence}. The output is incomplete: please report it")
         return ExitCode.LAW
+    dead = manifest["messages"]["dead"] + manifest["events"]["rejected"]
     limit = dead_letter_limit(settings, manifest["messages"]["in"])
     if limit is not None and dead > limit:
         screen.fail(

@@ -112,8 +112,9 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
         folded | f"Write topics {number}" >> write
         decoded[DEAD] | f"Write dead letters {number}" >> write
     if run.output is not None:
-        folded | "Write files" >> WriteGranules(run.output, tables, run.scratch)
-        decoded[DEAD] | "Write dead files" >> WriteGranules(run.output, tables, run.scratch)
+        files = WriteGranules(run.output, tables, run.scratch)
+        folded | "Write files" >> files
+        decoded[DEAD] | "Write dead files" >> files
 
 
 def _pace(settings: Settings, stream: Stream) -> dict[str, Any]:

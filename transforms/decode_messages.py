@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.typehints import Tuple
 from apache_beam.utils.timestamp import Timestamp
@@ -38,7 +39,7 @@ from transforms.formats.base import (
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
 from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
-from transforms.timeline import Integers, order_column, order_times
+from transforms.timeline import order_column, order_times
 
 SAMPLE = 25
 """Messages of a topic that are looked at to find out its format."""
@@ -207,12 +208,12 @@ class _DecodeBatch(beam.DoFn):
         self, failures: Sequence[Failure], messages: MessageBatch, stamped: Timestamp
     ) -> TimestampedValue:
         step = self._step
-        times = {m.place: m.record_time for m in messages if m.record_time is not None}
+        times = messages.record_times_by_place()
         if step.masking is not None:
             failures = [mask_failure(each, step.masking) for each in failures]
         rows = dead_letters(failures, "decode", times)
         # Named by its first message: a batch that is repeated writes the same rows.
-        place = min(messages.offsets.to_pylist())
+        place = pc.min(messages.offsets).as_py()
         batch = pack(rows.combine_chunks().to_batches()[0])
         return TimestampedValue((DEAD, place, stamped.micros // 1000, batch), stamped)
 
@@ -279,18 +280,4 @@ def _refuse_future(
                 dict(message.attributes) if message else {},
             )
         )
-    return _without(decoded, ahead), failures
-
-
-def _without(decoded: Decoded, rows: Integers) -> Decoded:
-    kept = decoded.events.filter(pa.array(~rows))
-    return Decoded(
-        kept,
-        decoded.failures,
-        decoded.decoded,
-        decoded.skipped,
-        decoded.dead,
-        decoded.rejected,
-        decoded.warnings,
-        decoded.messages,
-    )
+    return replace(decoded, events=events.filter(pa.array(~ahead))), failures

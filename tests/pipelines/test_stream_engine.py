@@ -55,14 +55,14 @@ def test_a_place_that_is_given_comes_first(monkeypatch: pytest.MonkeyPatch) -> N
     flags = PipelineOptions(["--prism_location=/given", "--runner=PrismRunner"])
     found = choose(flags, 1)
     assert "its binary is /given" in found.reason
-    assert make_runner(found, flags, ()) == "PrismRunner"
+    assert make_runner(found, flags) == "PrismRunner"
     assert flags.view_as(PrismRunnerOptions).prism_location == "/given"
 
 
 def test_a_stream_on_prism_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location_of_prism, "location", lambda: "/built")
     flags = PipelineOptions(["--runner=PrismRunner"])
-    make_runner(choose(flags, 1), flags, ())
+    make_runner(choose(flags, 1), flags)
     assert flags.view_as(StandardOptions).streaming
     assert flags.view_as(PrismRunnerOptions).prism_location == "/built"
     portable = flags.view_as(PortableOptions)
@@ -73,7 +73,7 @@ def test_a_stream_on_prism_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_fn_api_runner_has_one_worker_in_this_process() -> None:
     flags = PipelineOptions([])
-    runner = make_runner(StreamEngine("FnApiRunner", "", True, True), flags, ())
+    runner = make_runner(StreamEngine("FnApiRunner", "", True, True), flags)
     assert type(runner).__name__ == "FnApiRunner"
     direct = flags.view_as(DirectOptions)
     assert (direct.direct_num_workers, direct.direct_running_mode) == (1, "in_memory")

@@ -254,6 +254,17 @@ class MessageBatch(Sequence[Message]):
             self.record_times.to_pylist(),
         )
 
+    def record_times_by_place(self) -> dict[str, int]:
+        """Return the record time of each `Message.place`, without making the messages."""
+        names = self.sources.dictionary.to_pylist()
+        rows = zip(
+            self.sources.indices.to_pylist(),
+            self.offsets.to_pylist(),
+            self.record_times.to_pylist(),
+            strict=True,
+        )
+        return {f"{names[code]}/{offset}": time for code, offset, time in rows}
+
     def pick(self, rows: Sequence[int]) -> MessageBatch:
         """Return a batch of some rows."""
         if len(rows) == len(self) and list(rows) == list(range(len(self))):

@@ -133,7 +133,7 @@ class LocalStore:
                 sink.flush()
                 os.fsync(sink.fileno())
             os.replace(unfinished, path)
-            _sync_folder(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
@@ -158,12 +158,12 @@ class LocalStore:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
 
     def replace(self, staged: str, target: str, aside: str, names: Sequence[str]) -> None:  # noqa: D102
         if not os.path.isdir(staged):
             # Already in place: an earlier attempt got past this table, if perhaps no further.
-            _sync_folder(os.path.dirname(target))
+            sync_folder(os.path.dirname(target))
             return
         for name in set(os.listdir(staged)).difference(names):
             self.remove(os.path.join(staged, name))
@@ -172,10 +172,10 @@ class LocalStore:
             os.makedirs(os.path.dirname(aside), exist_ok=True)
             os.rename(target, aside)
         os.rename(staged, target)
-        _sync_folder(os.path.dirname(target))
+        sync_folder(os.path.dirname(target))
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Bring the names in a folder to the disk."""
     if os.name != "posix":
         return  # Elsewhere a folder cannot be opened.

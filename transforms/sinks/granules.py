@@ -27,7 +27,7 @@ from transforms.counts import counted
 from transforms.exchange import fetch, with_schema
 from transforms.hashing import Lane, combine, hash_strings
 from transforms.progress import tally
-from transforms.sinks.commit import MANIFEST, OutputError, Run, Store
+from transforms.sinks.commit import MANIFEST, OutputError, Run, Store, sync_folder
 from transforms.sinks.tables import FILE_FORMATS, TableWriter, open_table
 
 DEAD_BYTES = 32 * 1024 * 1024
@@ -173,14 +173,9 @@ def _show(run: Run, made: Iterable[_Made]) -> None:
     for staged, target in targets.items():
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(staged, target)
-    if os.name == "posix":
-        # The broker is told that a bundle is done only when its files are on the disk.
-        for folder in {os.path.dirname(target) for target in targets.values()}:
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    # The broker is told that a bundle is done only when its files are on the disk.
+    for folder in {os.path.dirname(target) for target in targets.values()}:
+        sync_folder(folder)
 
 
 def check_tables(run: Run, tables: Iterable[str]) -> None:

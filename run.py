@@ -104,7 +104,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     screen = Screen(settings.quiet, settings.color)
 
     from pipelines.launch import launch  # noqa: PLC0415 (Beam: only when the options are right)
+    from pipelines.memory import spare_collections  # noqa: PLC0415
 
+    spare_collections()
     return launch(PIPELINES[name], settings, flags, screen)
 
 
@@ -155,6 +157,10 @@ def _terminate(*_: Any) -> NoReturn:
 def command() -> int:
     """Run the command line of this process, for `sys.exit`."""
     signal.signal(signal.SIGTERM, _terminate)
+    if not shadowed():
+        from pipelines.memory import keep_freed_memory  # noqa: PLC0415
+
+        keep_freed_memory()
     try:
         code = main(sys.argv[1:])
     except KeyboardInterrupt as stopped:

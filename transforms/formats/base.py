@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import BinaryIO, Protocol, overload, runtime_checkable
 
 import pyarrow as pa
 
 from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
+from transforms.arrays import texts_of
 
 BATCH_BYTES = 16 * 1024 * 1024
 """About how much raw input becomes one `Decoded`."""
@@ -86,7 +88,9 @@ class Failure:
         error: class of the error, such as `InvalidXml`, `MissingCaseId`, `BadTime`.
         message: one line that names the bad value.
         attributes: `format` and whatever a replay needs.
-        size: size of the original.
+        size: size of the original, what was removed left aside.
+        time: the broker's time in µs since the epoch, where it is not that of the message which
+            it came in: of a replay.
     """
 
     payload: bytes
@@ -95,6 +99,7 @@ class Failure:
     message: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
+    time: int | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class MessageBatch(Sequence[Message]):
     """A broker's messages as columns; each becomes a `Message` only when it is asked for.
 
     Args:
-        payloads: their bytes.
+        bodies: their bytes (binary array without nulls).
         sources: `topic/partition` of each (dictionary array).
         offsets: int64 array.
         record_times: int64 array, µs since the epoch.
@@ -212,20 +217,25 @@ class MessageBatch(Sequence[Message]):
 
     def __init__(
         self,
-        payloads: list[bytes],
+        bodies: pa.Array,
         sources: pa.DictionaryArray,
         offsets: pa.Array,
         record_times: pa.Array,
         attributes: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        self.payloads = payloads
+        self.bodies = bodies
         self.sources = sources
         self.offsets = offsets
         self.record_times = record_times
         self._attributes = attributes
 
+    @cached_property
+    def payloads(self) -> list[bytes]:
+        """Their bytes, for formats that look at each message by itself."""
+        return texts_of(self.bodies)
+
     def __len__(self) -> int:
-        return len(self.payloads)
+        return len(self.bodies)
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -236,7 +246,7 @@ class MessageBatch(Sequence[Message]):
         if isinstance(index, slice):
             return self.pick(range(*index.indices(len(self))))
         return Message(
-            self.payloads[index],
+            self.bodies[index].as_py(),
             self.sources[index].as_py(),
             self.offsets[index].as_py(),
             self._attributes[index] if self._attributes else {},
@@ -271,7 +281,7 @@ class MessageBatch(Sequence[Message]):
             return self
         taken = pa.array(rows, pa.int64())
         return MessageBatch(
-            [self.payloads[row] for row in rows],
+            self.bodies.take(taken),
             self.sources.take(taken),
             self.offsets.take(taken),
             self.record_times.take(taken),
@@ -337,5 +347,19 @@ class Recognising(Protocol):
 
         Returns:
             The context with the columns named, and warnings.
+        """
+        ...
+
+
+@runtime_checkable
+class Tracing(Protocol):
+    """A format whose dead letters do not hold a message as it came."""
+
+    def original(self, message: Message, context: Context) -> Message:
+        """Return what a dead letter of one of a message's events holds.
+
+        Returns:
+            The message that `source` and `source_offset` of its events name, as it may be kept,
+            with the attributes that a replay needs.
         """
         ...

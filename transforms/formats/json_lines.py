@@ -19,8 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.events import empty_events
+from transforms.arrays import texts_of
 from transforms.formats.base import (
     BATCH_BYTES,
     Context,
@@ -135,19 +137,15 @@ class JsonLines:
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one JSON object each."""
         batch = messages if isinstance(messages, MessageBatch) else None
-        payloads = batch.payloads if batch else [message.payload for message in messages]
-        sizes = np.fromiter((len(p) + 1 for p in payloads), np.int64, len(payloads))
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        data = b"\n".join(payloads)
-        plan = _fixed_plan(context) or _plan_lines(payloads, context)
-        several = [i for i, payload in enumerate(payloads) if b"\n" in payload]
-        found = _read(data, starts, ends - 1, plan, context, several)
+        bodies = batch.bodies if batch else pa.array([m.payload for m in messages], pa.binary())
+        data, starts, ends, several = _as_lines(bodies)
+        plan = _fixed_plan(context) or _plan_lines(texts_of(bodies), context)
+        found = _read(data, starts, ends, plan, context, several)
         lines = found.lines.tolist()
         taken: Sequence[Message]
         if batch is not None:
             taken = kept = batch.pick(lines)
-            bodies = pa.array(kept.payloads, pa.binary())
+            bodies = kept.bodies
         else:
             taken = [messages[i] for i in lines]
             bodies = pa.array(
@@ -172,6 +170,29 @@ class JsonLines:
 
 
 FORMAT = JsonLines()
+
+
+def _as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
+    """Put messages behind one another, each on a line of its own.
+
+    Returns:
+        The bytes, start and end of each message in them, and those that have line breaks.
+    """
+    if not len(bodies):
+        none = np.empty(0, np.int64)
+        return b"", none, none, []
+    sizes = pc.binary_length(bodies).to_numpy().astype(np.int64)
+    ends = np.cumsum(sizes + 1) - 1
+    starts = ends - sizes
+    one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
+    data = pc.binary_join(one, b"\n")
+    joined = data[0].as_buffer().to_pybytes()
+    if joined.count(b"\n") == len(bodies) - 1:
+        return joined, starts, ends, []
+    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
+    within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
+    several = np.unique(np.searchsorted(starts, within, side="right") - 1)
+    return joined, starts, ends, several.tolist()
 
 
 def _read_span(

@@ -10,16 +10,16 @@ partition, in order, by the partitioner that Java's clients use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from schemas.tables import Output
+from transforms.arrays import texts_of
 from transforms.exchange import fetch, with_schema
 from transforms.kafka import (
     BrokerFault,
@@ -85,6 +85,7 @@ class _Produce(beam.DoFn):
         self._linger_ms = step.linger_ms
         self._producer: Any = None
         self._failed: list[Any] = []
+        self._spent: list[dict[str, Any]] = []
         self._bytes = 0
         self._number, self._scratch = step.number, step.scratch
         self._given: Counter[str] = Counter()
@@ -104,9 +105,11 @@ class _Produce(beam.DoFn):
         mean = max(1, rows.nbytes // max(1, rows.num_rows))
         step = max(1, min(_SLICE_ROWS, _SLICE_BYTES // mean, WAITING_ROWS))
         for start in range(0, rows.num_rows, step):
-            part = messages(rows.slice(start, step), output)
+            part = messages(rows.slice(start, step), output, self._spent)
             # JSON repeats the names that memory holds once.
             self._give(topic, part, 3 * mean * len(part))
+            if len(part) > len(self._spent):
+                self._spent = part
         self._given[name] += rows.num_rows
         return iter(())
 
@@ -132,6 +135,7 @@ class _Produce(beam.DoFn):
         self._bytes += size
         taken = self._producer.produce_batch(topic, rows, on_delivery=self._on_delivery)
         if taken < len(rows):
+            self._spent = []  # they hold their errors
             self._raise(next(row["_error"] for row in rows if "_error" in row))
         self._producer.poll(0)
 
@@ -184,17 +188,24 @@ def delivered(counts: Mapping[str, int], number: int, tables: Iterable[str]) -> 
     return {name: counts.get(f"{DELIVERED}{number}:{name}", 0) for name in tables}
 
 
-def messages(rows: pa.Table, output: Output) -> list[dict[str, Any]]:
+def messages(
+    rows: pa.Table, output: Output, into: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Write rows as messages: `value`, a JSON object; `key`, the table's key as text.
 
     Args:
         rows: of the table's schema, at most some 100 MiB.
         output: the table.
+        into: messages that are over, to be used again: making one takes longer than filling it.
     """
     rows = rows.combine_chunks()
-    values = _texts(json_lines(rows), 1)
-    keys = _texts(_keys(rows, output.key))
-    return [{"value": value, "key": key} for value, key in zip(values, keys, strict=True)]
+    values = texts_of(json_lines(rows), 1)
+    keys = texts_of(_keys(rows, output.key))
+    found = [*into[: len(values)], *({} for _ in range(len(values) - len(into)))]
+    for message, value, key in zip(found, values, keys, strict=True):
+        message["value"] = value
+        message["key"] = key
+    return found
 
 
 def _keys(rows: pa.Table, names: tuple[str, ...]) -> pa.Array:
@@ -207,20 +218,6 @@ def _keys(rows: pa.Table, names: tuple[str, ...]) -> pa.Array:
     for text in texts[1:]:
         parts += [",", text]
     return pa.compute.binary_join_element_wise(*parts, "]", "")
-
-
-def _texts(array: pa.Array | pa.ChunkedArray, less: int = 0) -> list[bytes]:
-    """Return strings as bytes, each without its last `less` bytes."""
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if not len(array):
-        return []
-    width = np.int64 if pa.types.is_large_string(array.type) else np.int32
-    ends = np.frombuffer(array.buffers()[1], width, len(array) + 1, width().itemsize * array.offset)
-    data, first = array.buffers()[2], int(ends[0])
-    whole = b"" if data is None else data[first : int(ends[-1])].to_pybytes()
-    at = (ends - first).tolist()
-    return [whole[start : end - less] for start, end in zip(at[:-1], at[1:], strict=True)]
 
 
 def create_topics(

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +44,24 @@ _STATISTICS_MS = 500
 _COUNTERS = ("messages", "behind_watermark", "ahead_of_clock", "lost_offsets")
 
 
+_NEVER = 2**62
+
+
 def _name(key: Key) -> str:
     return f"{key[0]}/{key[1]}"
+
+
+def _keys_of(messages: list[Any]) -> tuple[list[Key], Any]:
+    """Return the partitions of messages, and for each message the index of its own."""
+    topics = [message.topic() for message in messages]
+    partitions = np.array([message.partition() for message in messages], np.int64)
+    names = list(dict.fromkeys(topics))
+    width = int(partitions.max()) + 1
+    if len(names) > 1:
+        numbers = {topic: number for number, topic in enumerate(names)}
+        partitions += width * np.array([numbers[topic] for topic in topics], np.int64)
+    found, codes = np.unique(partitions, return_inverse=True)
+    return [(names[each // width], each % width) for each in found.tolist()], codes
 
 
 class KafkaReader(UnboundedReader):
@@ -198,7 +215,7 @@ class KafkaReader(UnboundedReader):
         """Let the consumer go."""
         self._consumer.close()
 
-    # Messages
+    # Messages: a column at a time, since a call a message is most of what reading costs.
 
     def _take(self, messages: list[Any]) -> bool:
         """Make a batch of what was consumed; False if there was no message in it."""
@@ -208,45 +225,34 @@ class KafkaReader(UnboundedReader):
             others = [m for m, fault in zip(messages, faults, strict=True) if fault is not None]
             messages = [m for m, fault in zip(messages, faults, strict=True) if fault is None]
         if messages:
-            keys = [(message.topic(), message.partition()) for message in messages]
+            keys, codes = _keys_of(messages)
             offsets = np.array([message.offset() for message in messages], np.int64)
-            stale = self._stale(keys, offsets)
-            if stale:
-                messages = [m for at, m in enumerate(messages) if at not in stale]
+            stale = self._stale(keys, codes, offsets)
+            if stale.any():
+                messages = list(compress(messages, (~stale).tolist()))
                 return self._take([*messages, *others])
             payloads = [message.value() for message in messages]
             cut = self._cut(payloads)
             if cut < len(messages):
                 self._held = [*messages[cut:], *others]
                 others = []
-            self._pack(messages[:cut], keys[:cut], offsets[:cut], payloads[:cut])
+            self._pack(messages[:cut], keys, codes[:cut], offsets[:cut], payloads[:cut])
         for other in others:
             self._on_fault(other)
         return bool(messages)
 
-    def _stale(self, keys: list[Key], offsets: Any) -> set[int]:
-        """Return the places of messages that are not awaited: of partitions given up or moved."""
-        first: dict[Key, int] = {}
-        for at, key in enumerate(keys):
-            if key not in first:
-                first[key] = at
-        wrong = {
-            key
-            for key, at in first.items()
-            if key not in self._partitions or offsets[at] < self._partitions.next(key)
-        }
-        if not wrong:
-            return set()
-        return {
-            at
-            for at, key in enumerate(keys)
-            if key in wrong
-            and (key not in self._partitions or offsets[at] < self._partitions.next(key))
-        }
+    def _stale(self, keys: list[Key], codes: Any, offsets: Any) -> Any:
+        """Say which messages are not awaited: of partitions given up or moved."""
+        partitions = self._partitions
+        awaited = [partitions.next(key) if key in partitions else _NEVER for key in keys]
+        return offsets < np.array(awaited, np.int64)[codes]
 
     def _cut(self, payloads: list[bytes | None]) -> int:
         """Return how many messages fit into one batch; ask for about as many next time."""
-        sizes = np.array([len(each) if each else 0 for each in payloads], np.int64)
+        try:
+            sizes = np.array([*map(len, payloads)], np.int64)  # type: ignore[arg-type]
+        except TypeError:  # a deleted record has no payload
+            sizes = np.array([len(each) if each else 0 for each in payloads], np.int64)
         ends = sizes.cumsum()
         fits = max(1, int(ends.searchsorted(BATCH_BYTES, "right")))
         mean = max(1, int(ends[-1]) // len(payloads))
@@ -254,29 +260,33 @@ class KafkaReader(UnboundedReader):
         return min(fits, len(payloads))
 
     def _pack(
-        self, messages: list[Any], keys: list[Key], offsets: Any, payloads: list[bytes | None]
+        self,
+        messages: list[Any],
+        keys: list[Key],
+        codes: Any,
+        offsets: Any,
+        payloads: list[bytes | None],
     ) -> None:
-        codes = np.array([self._index[key] for key in keys], np.int32)
-        stamps = [message.timestamp()[1] for message in messages]
-        times = 1000 * np.array(stamps, np.int64)
+        times = 1000 * np.array([message.timestamp()[1] for message in messages], np.int64)
         now = time.time_ns() // 1000
         ahead = times > now + _AHEAD_US
         if ahead.any():
             self._count("ahead_of_clock", int(ahead.sum()))
         times[ahead | (times < 0)] = now
         behind = 0
-        for code in np.unique(codes).tolist():
+        for code, key in enumerate(keys):
             rows = np.flatnonzero(codes == code)
-            raised, raised_count = self._partitions.take(
-                keys[int(rows[0])], int(offsets[rows[-1]]), times[rows]
-            )
+            if not len(rows):  # all of them are held
+                continue
+            raised, raised_count = self._partitions.take(key, int(offsets[rows[-1]]), times[rows])
             times[rows] = raised
             behind += raised_count
         watermark = self._partitions.watermark()
         headers = [message.headers() for message in messages]
+        names = np.array([self._index[key] for key in keys], np.int32)
         self._current = pack_messages(
             payloads,
-            (self._names, codes),
+            (self._names, names[codes]),
             offsets,
             times,
             headers if any(headers) else (),

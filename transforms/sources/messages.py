@@ -144,29 +144,14 @@ def unpack_messages(packed: bytes | pa.Table) -> MessageBatch:
     attributes: list[dict[str, str]] = []
     if "attributes" in table.column_names:
         attributes = [dict(each or ()) for each in table["attributes"].to_pylist()]
+    bodies = conform(table["payload"], pa.binary())
     return MessageBatch(
-        _payloads(table["payload"]),
+        bodies.fill_null(b"") if bodies.null_count else bodies,
         conform(table["source"], NAME),
         conform(table["offset"], pa.int64()),
         conform(table["record_time"], pa.int64()),
         attributes,
     )
-
-
-def _payloads(column: pa.ChunkedArray) -> list[bytes]:
-    found: list[bytes] = []
-    for chunk in column.chunks:
-        # Slices of one bytes object: a third of the time that Arrow takes value by value.
-        ends = np.frombuffer(chunk.buffers()[1], np.int32, len(chunk) + 1, 4 * chunk.offset)
-        data = chunk.buffers()[2]
-        if data is None:
-            found += [b""] * len(chunk)
-            continue
-        first = int(ends[0])
-        whole = data[first : int(ends[-1])].to_pybytes()
-        at = (ends - first).tolist()
-        found += [whole[start:end] for start, end in zip(at[:-1], at[1:], strict=True)]
-    return found
 
 
 def said_complete(table: pa.Table) -> tuple[int, int, int] | tuple[()]:

@@ -157,11 +157,11 @@ def _terminate(*_: Any) -> NoReturn:
 def command() -> int:
     """Run the command line of this process, for `sys.exit`."""
     signal.signal(signal.SIGTERM, _terminate)
-    if not shadowed():
-        from pipelines.memory import keep_freed_memory  # noqa: PLC0415
-
-        keep_freed_memory()
     try:
+        if not shadowed():
+            from pipelines.memory import keep_freed_memory  # noqa: PLC0415
+
+            keep_freed_memory()
         code = main(sys.argv[1:])
     except KeyboardInterrupt as stopped:
         # So early, or so late, that `main` could not say so.

@@ -8,14 +8,8 @@ start. Another `--runner` is Beam's matter and passed on as it is.
 
 from __future__ import annotations
 
-import os
-import shlex
-import signal
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from apache_beam.options.pipeline_options import (
@@ -27,7 +21,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines.beam_log import original_error
+from pipelines.workers import Workers
 
 FN_API_RUNNERS = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", "fnapi")
 PROCESSES_FROM = 128 * 2**20
@@ -35,9 +29,6 @@ PROCESSES_FROM = 128 * 2**20
 
 Measured with 40,000 documents of 4 KiB (165 MB), two cores: threads 12.5 s, processes 10.7 s,
 their start (1.5 s of CPU each) included; XES in two threads is no faster than in one."""
-
-WORKERS = "workers"
-"""Folder in the scratch folder with a file for each worker process: see `pipelines.worker`."""
 
 Mode = Literal["memory", "threads", "processes", "elsewhere"]
 _MODES: Mapping[str, Mode] = {
@@ -110,14 +101,17 @@ def choose(
     return Engine("FnApiRunner", "threads", workers, "Arrow works in threads", True)
 
 
-def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool, scratch: str) -> Any:
+def make_runner(
+    engine: Engine, flags: PipelineOptions, verbose: bool, scratch: str, workers: Workers
+) -> Any:
     """Return what `beam.Pipeline(runner=...)` takes, and set Beam's options to suit it.
 
     Args:
         engine: as chosen.
         flags: Beam's options; changed.
         verbose: whether workers log everything from INFO on.
-        scratch: the run's scratch folder, where worker processes leave their numbers.
+        scratch: the run's scratch folder, where worker processes leave their last words.
+        workers: the processes, should it be theirs to do the work.
     """
     if flags.view_as(WorkerOptions).default_sdk_harness_log_level is None:
         flags.view_as(WorkerOptions).default_sdk_harness_log_level = "INFO" if verbose else "ERROR"
@@ -137,49 +131,13 @@ def make_runner(engine: Engine, flags: PipelineOptions, verbose: bool, scratch: 
     if engine.mode == "threads":
         direct.direct_running_mode = "multi_threading"
     elif engine.mode == "processes":
-        # Not the runner's own multi_processing mode: see pipelines.worker.
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-        command.append(os.path.join(scratch, WORKERS))
-        os.makedirs(command[-1], exist_ok=True)
-        environment = environments.SubprocessSDKEnvironment.from_command_string(
-            f"exec {shlex.join(command)}"
-        )
+        environment = workers.environment(scratch)
     # Worker processes learn Beam's options, credentials of file systems among them, from here.
     encoded = JobServiceHandle.encode_pipeline_options(flags.get_all_options())
     provision = fn_runner.ExtendedProvisionInfo(
         beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     )
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
-
-
-def dead_worker(scratch: str) -> str | None:
-    """Say which worker process of a run has died, and its last words, if one has.
-
-    Beam's runner would wait for it for ever.
-    """
-    for number, said in _workers(scratch):
-        try:
-            os.kill(number, 0)
-        except ProcessLookupError:
-            text = said.read_text("utf-8", "replace")
-            if "Traceback" not in text:
-                text = "killed, as it happens when memory runs out; try fewer --workers"
-            return f"worker process {number} has died: {original_error(RuntimeError(text)).text}"
-    return None
-
-
-def stop_workers(scratch: str) -> None:
-    """End the worker processes of a run that are still there."""
-    for number, _ in _workers(scratch):
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-
-
-def _workers(scratch: str) -> list[tuple[int, Path]]:
-    folder = Path(scratch, WORKERS)
-    if not scratch or not folder.is_dir():
-        return []
-    return [(int(said.name), said) for said in folder.iterdir()]
 
 
 def _shares_files(runner: str, flags: PipelineOptions) -> bool:

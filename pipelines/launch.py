@@ -14,9 +14,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from pipelines.options import Settings
 from pipelines.paths import CLIENTS, with_top_level
 from pipelines.registry import Pipeline, RunContext
 from pipelines.version import version
+from pipelines.workers import Workers
 from transforms import progress
 from transforms.formats import registry
 from transforms.sinks.commit import MANIFEST, OutputError, Run
@@ -65,16 +67,41 @@ def launch(
         from pipelines.live import launch_stream  # noqa: PLC0415 (needs a broker's client)
 
         return launch_stream(pipeline, settings, flags, screen)
+    with Workers([f"pipelines.{pipeline.name}"]) as workers:
+        return _backfill(pipeline, settings, flags, screen, workers)
+
+
+def _backfill(
+    pipeline: Pipeline,
+    settings: Settings,
+    flags: PipelineOptions,
+    screen: summary.Screen,
+    workers: Workers,
+) -> ExitCode:
     begun = time.monotonic()
     _check_file_systems(settings)
-    plan = make_plan(settings)
-    chosen = engine.choose(
+    choose = partial(
+        engine.choose,
         flags,
         settings.arguments,
         settings.workers,
-        {name: size for name, (_, size) in plan.formats.items()},
-        frozenset(n for n in registry.names() if registry.get(n).python_bound),
+        python_bound=frozenset(n for n in registry.names() if registry.get(n).python_bound),
     )
+
+    def foresee(sizes: Mapping[str, int]) -> bool:
+        ahead = choose(sizes)
+        if ahead.mode != "processes":
+            return False
+        workers.start(ahead.workers)
+        return True
+
+    if settings.explain_plan or foresee({}):
+        plan = make_plan(settings)
+    else:
+        plan = make_plan(settings, engine.PROCESSES_FROM, foresee)
+    chosen = choose({name: size for name, (_, size) in plan.formats.items()})
+    if chosen.mode != "processes":
+        workers.stop()
     beam_log.configure(settings.verbose, local=chosen.mode != "elsewhere")
     if settings.explain_plan:
         summary.show_plan(screen, pipeline, settings, plan, chosen)
@@ -96,7 +123,7 @@ def launch(
         )
         if scratch:
             progress.prepare(scratch)
-        runner = engine.make_runner(chosen, flags, settings.verbose, scratch)
+        runner = engine.make_runner(chosen, flags, settings.verbose, scratch, workers)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
         detached = flags.view_as(StandardOptions).no_wait_until_finish
@@ -104,10 +131,10 @@ def launch(
         with beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose):
             try:
                 with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
-                    _await(job, scratch, lambda: watcher.update(progress.read_progress(scratch)))
+                    _await(job, workers, lambda: watcher.update(progress.read_progress(scratch)))
             finally:
                 # Still quiet: the runner's threads complain of workers that are ended.
-                engine.stop_workers(scratch)
+                workers.stop()
         if detached and chosen.mode == "elsewhere":
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
@@ -130,8 +157,18 @@ def _check_file_systems(settings: Settings) -> None:
             raise RunError(ExitCode.USAGE, text) from None
 
 
-def make_plan(settings: Settings) -> files.Plan:
+def make_plan(
+    settings: Settings,
+    much: int = 0,
+    foresee: Callable[[Mapping[str, int]], object] | None = None,
+) -> files.Plan:
     """Match the input and say what is to be read.
+
+    Args:
+        settings: of the run.
+        much: bytes of input from which `foresee` is called.
+        foresee: called once, as soon as so much has been found, with the bytes of each format as
+            they seem to be. Nothing is called if there is less.
 
     Raises:
         RunError: nothing matches, or it can't be matched.
@@ -142,6 +179,8 @@ def make_plan(settings: Settings) -> files.Plan:
             settings.format,
             settings.context(),
             shards=settings.shards,
+            much=much,
+            foresee=foresee,
         )
     except (BeamIOError, OSError) as error:
         raise RunError(ExitCode.NO_INPUT, f"--input can't be read: {_one_line(error)}") from None
@@ -249,7 +288,7 @@ def _warn_early(
         )
 
 
-def _await(job: Job, scratch: str, watcher: Callable[[], None]) -> None:
+def _await(job: Job, workers: Workers, watcher: Callable[[], None]) -> None:
     """Wait for a job.
 
     Raises:
@@ -261,7 +300,7 @@ def _await(job: Job, scratch: str, watcher: Callable[[], None]) -> None:
         while not over:
             over = job.ended.wait(POLL_S)
             watcher()
-            died = engine.dead_worker(scratch)
+            died = workers.dead()
             if died and job.error is None:
                 raise RunError(ExitCode.FAILED, died)
     except KeyboardInterrupt:

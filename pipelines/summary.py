@@ -258,7 +258,7 @@ def show_plan(
     screen: Screen, pipeline: Pipeline, settings: Settings, plan: Plan, engine: Engine
 ) -> None:
     """Print what a run would do."""
-    from transforms.sources.files import shown  # noqa: PLC0415 (Beam: not for --help)
+    from transforms.sources.matching import shown  # noqa: PLC0415 (Beam: not for --help)
 
     names = [shown(file.path) for file in plan.files[:FIRST_NAMES]]
     screen.say(f"pipeline  {pipeline.name}: {pipeline.title}")

@@ -2,9 +2,9 @@
 
 Beam starts its own worker with `python -m`, which looks for modules in the user's folder
 first, is killed by Ctrl-C with a stack trace, and outlives a parent that was killed.
-Started by path, as `python .../pipelines/worker.py FOLDER`, this one does not. While it
-runs there is a file FOLDER/<its number>, which takes what it says on stderr, so that
-`pipelines.engine` can end it, and notices if it has died.
+Started by path, as `python .../pipelines/worker.py MODULE...`, this one does not. It imports
+the modules, waits for its orders on stdin (`pipelines.workers` writes them), and ends if
+there are none. While it works there is a file FOLDER/<its number> that takes its stderr.
 
 Beam's worker prints an error before it reports it: where the disk is full, and printing fails
 too, the report must still be made. So what can't be printed is dropped.
@@ -12,13 +12,17 @@ too, the report must still be made. So what can't be printed is dropped.
 
 from __future__ import annotations
 
+import importlib
 import io
+import json
 import os
 import signal
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +31,24 @@ CHECK_S = 0.5
 
 def main() -> None:
     """Run Beam's worker until its runner or our parent is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A script's own folder comes first on the path; ours is the one above.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    said = Path(sys.argv[1], str(os.getpid()))
+    warnings.simplefilter("ignore")
+    _import(sys.argv[1:])
+
+    from pipelines.memory import spare_collections  # noqa: PLC0415 (needs the path)
+
+    spare_collections()
+    orders = sys.stdin.buffer.read()
+    if not orders:
+        os._exit(0)
+    order = json.loads(orders)
+    said = Path(order["folder"], str(os.getpid()))
     # Its log goes to the runner; what is printed beside it is only of use if it dies.
     _print_to(said)
-    warnings.simplefilter("ignore")
+    os.environ.update(order["environment"])
 
     from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415 (needs the path)
 
@@ -42,6 +56,14 @@ def main() -> None:
     said.unlink(missing_ok=True)
     # Nothing is left to be done, and taking an interpreter down takes half a second.
     os._exit(0)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import modules, so that the time is not spent when there is work."""
+    for module in modules:
+        # One that is needed fails once more, where it is heard.
+        with suppress(ImportError):
+            importlib.import_module(module)
 
 
 class _Patient(io.FileIO):

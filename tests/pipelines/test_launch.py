@@ -341,6 +341,8 @@ def test_worker_processes_import_our_modules_from_anywhere(folder: Path) -> None
         "PIPELINES['small'] = small(); sys.exit(run.main(sys.argv[1:]))"
     )
     arguments = ["small", "--input", "in", "--output", "out", "--workers", "2"]
+    # On a busy machine there would be a line of progress.
+    arguments += ["--progress", "off"]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments, "--direct_running_mode=multi_processing"],
         cwd=folder,

@@ -13,7 +13,8 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.formats import json_lines
 from transforms.formats.base import Context, Span
 from transforms.sources import files
-from transforms.sources.files import Unit, match, open_file, plan, read_unit
+from transforms.sources.files import Unit, open_file, plan, read_unit
+from transforms.sources.matching import match
 
 
 def line(i: int) -> bytes:
@@ -244,3 +245,50 @@ def test_a_file_that_has_grown_or_shrunk_since_it_was_matched_is_read_whole(
     write(path, rows)
     assert len(events_of(found)) == rows
     assert open_file(str(path), found.bytes)[1] == path.read_bytes()[: files.HEAD]
+
+
+@pytest.mark.parametrize("pattern", ["**", "*", "**/*.jsonl", "*1*"])
+@pytest.mark.parametrize("format_name", ["auto", "csv"])
+def test_much_input_is_told_of_once_before_all_is_found(
+    tmp_path: Path, pattern: str, format_name: str
+) -> None:
+    for i in range(9):
+        write(tmp_path / f"{i}1.jsonl", 1)
+    told: list[dict[str, int]] = []
+    size = (tmp_path / "01.jsonl").stat().st_size
+    found = plan(
+        [f"{tmp_path}/{pattern}"],
+        format_name,
+        Context(),
+        much=3 * size - 1,
+        foresee=lambda sizes: told.append(dict(sizes)),
+    )
+    assert found.bytes == 9 * size
+    assert told == [{"json_lines" if format_name == "auto" else "csv": 3 * size}]
+    plan(
+        [f"{tmp_path}/{pattern}"],
+        format_name,
+        Context(),
+        much=9 * size + 1,
+        foresee=lambda sizes: told.append(dict(sizes)),
+    )
+    assert len(told) == 1
+
+
+def test_a_unit_comes_back_whatever_its_files_are_called() -> None:
+    names = ["plain", 'quo"te\\', "ümlaut", os.fsdecode(b"n\xf6t utf-8")]
+    for number, name in enumerate(names):
+        unit = Unit(number, ((name, 5, "", 0, None), ("other", 2**40, "csv", 7, 2**33)))
+        assert Unit.from_bytes(unit.to_bytes()) == unit
+
+
+def test_files_are_judged_by_their_own_extension(tmp_path: Path) -> None:
+    for i in range(8):
+        write(tmp_path / f"{i}.a.jsonl", 1)
+        (tmp_path / f"{i}.csv").write_text("case_id,activity,event_time\nx,y,2024-01-01\n")
+        (tmp_path / f"{i}").write_text("case_id,activity,event_time\nx,y,2024-01-01\n")
+    found = plan([f"{tmp_path}/**"], "auto", Context())
+    assert {name: files for name, (files, _) in found.formats.items()} == {
+        "csv": 16,
+        "json_lines": 8,
+    }

@@ -14,13 +14,13 @@ import itertools
 import json
 import lzma
 import os
-import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
+import orjson
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -38,6 +38,7 @@ from transforms.formats.base import (
     Span,
 )
 from transforms.formats.columns import NO_COLUMN
+from transforms.sources.matching import Matched, match, shown
 
 HEAD = 64 * 1024
 BEGINNING = 128
@@ -68,19 +69,10 @@ _MAGIC: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
 _PACKED = tuple(_MAGIC)
 
 
-class Matched(NamedTuple):
-    """A file of the input.
-
-    Attributes:
-        path: as the file system gives it.
-        size: bytes as stored.
-    """
-
-    path: str
-    size: int
-
-
 Part = tuple[str, int, str, int, "int | None"]
+
+Foresee = Callable[[Mapping[str, int]], object]
+"""Takes format name -> bytes, as the input seems to be."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +89,19 @@ class Unit:
 
     def to_bytes(self) -> bytes:
         """Write as JSON, to cross between workers; a name need not be UTF-8."""
-        return json.dumps([self.number, self.parts]).encode()
+        try:
+            return orjson.dumps([self.number, self.parts])
+        except orjson.JSONEncodeError:
+            return json.dumps([self.number, self.parts]).encode()
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Unit:
         """Read what `to_bytes` wrote."""
-        number, parts = json.loads(text)
-        return cls(number, tuple((p, s, f, a, b) for p, s, f, a, b in parts))
+        try:
+            number, parts = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            number, parts = json.loads(text)
+        return cls(number, tuple(map(tuple, parts)))
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,8 @@ def plan(
     format_name: str,
     context: Context,
     shards: int | None = None,
+    much: int = 0,
+    foresee: Foresee | None = None,
 ) -> Plan:
     """Match patterns and cut the work.
 
@@ -141,12 +141,16 @@ def plan(
         format_name: a format's name, or `auto`.
         context: settings for decoding.
         shards: a given number, or None to derive it from the input's size.
+        much: bytes of input from which `foresee` is called.
+        foresee: called once, with the bytes found so far as if all were of the last file's format,
+            so that what takes its time may begin while the rest is looked through.
 
     Raises:
         ValueError: no file system for a pattern's scheme.
         BeamIOError, OSError: a pattern cannot be matched.
     """
-    found, unseen = match(patterns)
+    tell = partial(_foretell, format_name, foresee) if foresee is not None else None
+    found, unseen = match(patterns, much, tell)
     total = sum(file.size for file in found)
     by_format, expanded, parts = _look(found, format_name, context)
     if shards is None:
@@ -161,6 +165,14 @@ def plan(
     )
 
 
+def _foretell(format_name: str, foresee: Foresee, path: str, seen: int) -> None:
+    """Tell of the input, taking all of it for files such as this one."""
+    if format_name == "auto":
+        found = registry.detect(open_file(path, -1)[1], path)
+        format_name = found.name if found else "unknown"
+    foresee({format_name: seen})
+
+
 def unfit_columns(found: Plan, context: Context) -> str | None:
     """Say what the first file lacks if the given columns do not fit it at all, else None."""
     first = Unit(0, found.units[0].parts[:1])
@@ -168,77 +180,6 @@ def unfit_columns(found: Plan, context: Context) -> str | None:
     if decoded is None or decoded.events.num_rows:
         return None
     return next((each for each in decoded.warnings if NO_COLUMN in each), None)
-
-
-def match(patterns: Sequence[str]) -> tuple[list[Matched], list[str]]:
-    """Return the files that match, each once, by path, and sentences on folders left out."""
-    sizes: dict[str, int] = {}
-    unseen: list[str] = []
-    others = []
-    for pattern in patterns:
-        every = _EVERYTHING.fullmatch(pattern)
-        if every is not None and os.path.isdir(every["root"]):
-            root, end = every["root"], every["end"] or every["flat"] or ""
-            all_below = {f"{root}/**", f"{root}/**/*", f"{root}/**/*{end}"}
-            if every["deep"]:
-                _measure(root, end, True, sizes, unseen)
-            elif all_below.isdisjoint(patterns):
-                _measure(root, end, False, sizes, unseen)
-            continue
-        others.append(pattern)
-        root, below, _ = pattern.partition("**")
-        if below and "://" not in pattern and not any(c in root for c in "*?["):
-            for _ in _walk(root or ".", unseen):
-                pass  # Beam finds the files; it does not say what it leaves out.
-    for result in FileSystems.match(others) if others else ():
-        for found in result.metadata_list:
-            if "://" in found.path or os.path.isfile(found.path):
-                sizes[found.path] = found.size_in_bytes
-    return list(map(Matched._make, sorted(sizes.items()))), unseen
-
-
-# What most archives are named by; Beam takes many times as long for each file, and walks
-# through all folders below for a pattern of one.
-_EVERYTHING = re.compile(
-    r"(?P<root>(?!\w+://)[^*?\[\\]*[^*?\[\\/])/"
-    r"(?:(?P<deep>\*\*)(?:/\*(?P<end>\.[^*?\[\\/]+)?)?|\*(?P<flat>\.[^*?\[\\/]+)?)"
-)
-
-
-def _measure(folder: str, end: str, deep: bool, sizes: dict[str, int], unseen: list[str]) -> None:
-    """Take the sizes of the files in a folder, and below it, whose names end so."""
-    for entry in _walk(folder, unseen, deep):
-        if entry.name.endswith(end) and _is_file(entry):
-            sizes[entry.path] = entry.stat().st_size
-
-
-def _walk(folder: str, unseen: list[str], deep: bool = True) -> Iterator[os.DirEntry[str]]:
-    """Yield what is below a folder but folders; say which of them are links or unreadable."""
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            entries = os.scandir(here)
-        except OSError as error:
-            unseen.append(f"{shown(here)} can't be read: {error.strerror}")
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if deep:
-                        waiting.append(entry.path)
-                elif entry.is_symlink() and os.path.isdir(entry.path):
-                    if deep:
-                        path = shown(entry.path)
-                        why = "is a link to a folder, not followed; name it by --input"
-                        unseen.append(f"{path} {why}")
-                else:
-                    yield entry
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    # The entry knows without asking the disk; but it fails on a link in a circle.
-    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 @dataclass
@@ -259,11 +200,13 @@ def _look(
     known = wanted.name if wanted else ""
     looks: dict[str, list[_Look]] = {}
     parts: list[Part] = []
+    extension = ""
+    sample: list[_Look] = []
     for path, size in files:
-        extension = os.path.splitext(path)[1]
-        sample = looks.get(extension)
-        if sample is None:
-            sample = looks[extension] = []
+        if not extension or not path.endswith(extension):
+            # Seldom: an archive's files are called alike.
+            extension = os.path.splitext(path)[1]
+            sample = looks.setdefault(extension, [])
         if size < LARGE and len(sample) >= SAMPLE:
             look = sample[-1]
             parts.append((path, size, known, 0, None))
@@ -336,13 +279,6 @@ def open_file(path: str, size: int) -> tuple[InputFile, bytes]:
 
 def _unpack(path: str, unpacker: Callable[[BinaryIO], BinaryIO]) -> BinaryIO:
     return unpacker(_open_raw(path))
-
-
-def shown(path: str) -> str:
-    """Return a path as text: a file's name may hold bytes that are none."""
-    if path.isascii():
-        return path
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _read_head(path: str, size: int) -> bytes:

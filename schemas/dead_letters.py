@@ -13,6 +13,9 @@ from schemas.tables import DEAD_LETTERS
 MAX_PAYLOAD = 64 * 1024
 """Bytes of an original that a dead letter keeps."""
 
+MAX_ATTRIBUTES = 1024 * 1024
+"""Characters of attributes that a dead letter keeps: a broker's headers have no bounds."""
+
 
 @dataclass(frozen=True)
 class DeadLetter:
@@ -24,7 +27,8 @@ class DeadLetter:
         step: the step that refused it.
         error: class of the error.
         message: one line that names the bad value.
-        attributes: `format` and whatever a replay needs.
+        attributes: headers, then `format` and whatever a replay needs; in the row cut to
+            `MAX_ATTRIBUTES` together, the last ones last.
         size: size of the original; that of `payload` if None.
         time: the broker's time in µs since the epoch; None for files.
     """
@@ -47,7 +51,7 @@ def to_rows(letters: Sequence[DeadLetter], row_ids: pa.Array) -> pa.Table:
         pa.array(
             [len(each.payload) if each.size is None else each.size for each in letters], pa.int64()
         ),
-        pa.array([list(each.attributes.items()) for each in letters], ATTRIBUTES),
+        pa.array([_bounded(each.attributes) for each in letters], ATTRIBUTES),
         pa.array([each.source for each in letters], pa.string()),
         pa.array([each.step for each in letters], pa.string()),
         pa.array([each.error for each in letters], pa.string()),
@@ -55,3 +59,15 @@ def to_rows(letters: Sequence[DeadLetter], row_ids: pa.Array) -> pa.Table:
         pa.array([each.time for each in letters], pa.int64()).cast(pa.timestamp("us")).cast(TIME),
     ]
     return pa.Table.from_arrays(columns, schema=DEAD_LETTERS.schema)
+
+
+def _bounded(attributes: Mapping[str, str]) -> list[tuple[str, str]]:
+    pairs = list(attributes.items())
+    if sum(len(name) + len(text) for name, text in pairs) <= MAX_ATTRIBUTES:
+        return pairs
+    room, kept = MAX_ATTRIBUTES, []
+    for name, text in reversed(pairs):
+        if len(name) < room:
+            kept.append((name, text[: room - len(name)]))
+            room -= len(name) + len(kept[-1][1])
+    return kept[::-1]

@@ -152,7 +152,11 @@ DEAD_LETTERS = Output(
         [
             _field("row_id", pa.string(), "deterministic id of the row", False),
             _field("payload", pa.binary(), "the original bytes, at most 64 KiB of them", False),
-            _field("payload_size", pa.int64(), "size of the original in bytes, if known"),
+            _field(
+                "payload_size",
+                pa.int64(),
+                "size of the original in bytes, removed file contents aside, if known",
+            ),
             _field("attributes", ATTRIBUTES, "format, and the message's own attributes"),
             _field("source", pa.string(), "where it was read, as `path:place`"),
             _field("step", pa.string(), "the step that refused it", False),

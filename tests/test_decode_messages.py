@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,16 @@ import pytest
 from apache_beam.utils.timestamp import Timestamp
 
 from schemas.coders import unpack
+from schemas.dead_letters import MAX_PAYLOAD
+from tests.formats.imixs_builder import json_mapped, snapshot, to_json, xml_document
 from transforms.decode import DEAD
-from transforms.decode_messages import DecodeMessages, TopicPlan, _DecodeBatch, plan_topic
+from transforms.decode_messages import (
+    MAX_EVENT,
+    DecodeMessages,
+    TopicPlan,
+    _DecodeBatch,
+    plan_topic,
+)
 from transforms.formats.base import Context, Message
 from transforms.sources.messages import pack_messages
 
@@ -75,6 +84,54 @@ def test_an_event_from_the_future_is_a_dead_letter_and_the_law_holds() -> None:
         "events": 3,
         "rejected": 1,
     }
+
+
+def test_a_letter_of_a_document_from_the_future_holds_no_file() -> None:
+    secret = base64.b64encode(b"secret" * 100)
+    file = b'<item name="$file"><value>' + secret + b"</value></item></document>"
+    future = snapshot(_lasteventdate="2024-11-14T22:13:20", _taskid="1")
+    for name, document in (
+        ("imixs_xml", xml_document(future).replace(b"</document>", file)),
+        ("imixs_json", to_json(json_mapped({**future, "$file": secret.decode()}))),
+    ):
+        plans = {"t": TopicPlan(name, Context(timezone="Europe/Berlin"))}
+        _, dead, counts = decode([("t/0", document)], plans)
+        assert (counts["rejected"], counts["decoded"]) == (1, 1)
+        (letter,) = dead
+        assert (letter["error"], letter["source"]) == ("FutureEvent", "t/0/0")
+        assert b"case-1" in letter["payload"]
+        assert b"$file" in letter["payload"]
+        assert secret[:20] not in letter["payload"]
+        assert letter["payload_size"] == len(letter["payload"])
+        attributes = dict(letter["attributes"])
+        assert attributes == {"format": name, "timezone": "Europe/Berlin"}
+
+
+def test_a_letter_that_is_still_from_the_future_is_that_letter() -> None:
+    payload = event(NOW + 2 * DAY)
+    _, (first,), _ = decode([("t/0", payload)])
+    row = {
+        **first,
+        "payload": base64.b64encode(payload).decode(),
+        "attributes": dict(first["attributes"]),
+        "time": first["time"].isoformat(),
+    }
+    _, (second,), counts = decode([("dead/1", orjson.dumps(row))], format="dead_letters")
+    assert second == first
+    assert counts["rejected"] == 1
+
+
+@pytest.mark.parametrize("where", ["case_id", "activity", "actor", "an item"])
+def test_an_event_that_no_topic_would_take_is_a_dead_letter(where: str) -> None:
+    large = event(NOW, **{where: "x" * (MAX_EVENT // 3)})
+    larger = event(NOW, **{where: "x" * (MAX_EVENT + 1)})
+    plans = {"t": TopicPlan("json_lines", Context(items=("an item",)))}
+    shards, dead, counts = decode([("t/0", event()), ("t/0", large), ("t/0", larger)], plans)
+    assert len(shards) >= 1
+    (letter,) = dead
+    assert (letter["error"], letter["source"]) == ("TooLarge", "t/0/2")
+    assert (letter["payload_size"], len(letter["payload"])) == (len(larger), MAX_PAYLOAD)
+    assert (counts["rejected"], counts["events"]) == (1, 3)
 
 
 def test_each_topic_has_its_own_format() -> None:

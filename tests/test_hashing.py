@@ -42,6 +42,17 @@ def test_layout_does_not_matter(values: list[str | None], cut: int) -> None:
         assert hash_strings(layout).tolist() == expected
 
 
+def test_long_values_are_hashed_alone_as_among_others() -> None:
+    lengths = [0, 7, 511, 512, 513, 519, 520, 1023, 1024, 1025, 9_999]
+    texts = ["".join(chr(97 + (i * i + length) % 26) for i in range(length)) for length in lengths]
+    # Many of one length stay together to their ends; few go on alone.
+    together = [int(hash_strings(pa.array([text] * 100))[0]) for text in texts]
+    assert hash_strings(pa.array(texts)).tolist() == together
+    assert [int(hash_strings(pa.array([text]))[0]) for text in texts] == together
+    # Computed once.
+    assert together[-1] == 12785848819051864961
+
+
 @given(st.lists(st.text(), unique=True, max_size=200))
 def test_different_values_differ(values: list[str]) -> None:
     hashes = hash_strings(pa.array(values, pa.string()))

@@ -136,7 +136,14 @@ def dead_letters(
     times = times or {}
     letters = [
         DeadLetter(
-            f.payload, f.source, step, f.error, f.message, f.attributes, f.size, times.get(f.source)
+            f.payload,
+            f.source,
+            step,
+            f.error,
+            f.message,
+            f.attributes,
+            f.size,
+            times.get(f.source) if f.time is None else f.time,
         )
         for f in failures
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.transforms.window import TimestampedValue
@@ -35,7 +36,10 @@ from transforms.formats.base import (
     Message,
     MessageBatch,
     Recognising,
+    Tracing,
+    dead_row,
 )
+from transforms.formats.columns import replay_attributes
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
 from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
@@ -43,6 +47,11 @@ from transforms.timeline import order_column, order_times
 
 SAMPLE = 25
 """Messages of a topic that are looked at to find out its format."""
+
+
+MAX_EVENT = 512 * 1024
+"""Bytes of text that an event may have: written as JSON, and next to the event before it, it
+still fits into a broker's message. One that did not would stop the stream, again and again."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,14 @@ class _DecodeBatch(beam.DoFn):
         parts: list[pa.Table] = []
         failures: list[Failure] = []
         for plan, some in self._planned(messages) if len(messages) else ():
+            early: list[Failure] = []
             if plan is None:
                 decoded = _unknown(some)
             else:
                 decoded = registry.get(plan.format).decode(some, plan.context)
-            decoded, early = _refuse_future(decoded, some, step.max_future_ms)
+                decoded, early = _refuse_future(decoded, some, plan, step.max_future_ms)
+                decoded, large = _refuse_large(decoded, some, plan)
+                early += large
             failures += early
             counts.update(counts_of(decoded, step.masking is not None))
             if step.context.items:
@@ -247,11 +259,12 @@ def _unknown(messages: Sequence[Message]) -> Decoded:
 
 
 def _refuse_future(
-    decoded: Decoded, messages: Sequence[Message], max_future_ms: int
+    decoded: Decoded, messages: Sequence[Message], plan: TopicPlan, max_future_ms: int
 ) -> tuple[Decoded, list[Failure]]:
     """Take out the events that are too far ahead of their record times: a wrong clock.
 
-    One such event would hold its case's later ones for late, and wait in memory for days.
+    One such event would hold its case's later ones for late, and wait in memory for days. Its
+    dead letter holds the whole message: a replay finds the others of its events to be duplicates.
     """
     events = decoded.events
     recorded = conform(events["record_time"], TIME)
@@ -264,20 +277,96 @@ def _refuse_future(
     )
     if not ahead.any():
         return decoded, []
-    payloads = {(m.source, m.offset): m for m in messages}
+    reasons = {
+        row: f"event time {events['event_time'][row].as_py().isoformat()} is more than"
+        " --max_future ahead of the record's time"
+        for row in np.flatnonzero(ahead).tolist()
+    }
+    return _refuse(decoded, "FutureEvent", reasons, messages, plan)
+
+
+def _refuse_large(
+    decoded: Decoded, messages: Sequence[Message], plan: TopicPlan
+) -> tuple[Decoded, list[Failure]]:
+    """Take out the events whose texts are longer than `MAX_EVENT` together."""
+    events = decoded.events
+    columns = [conform(column, column.type) for column in events.columns]
+    if not events.num_rows or sum(map(_longest, columns)) <= MAX_EVENT:
+        return decoded, []
+    sizes = np.zeros(events.num_rows, np.int64)
+    for column in columns:
+        sizes += _text_sizes(column)
+    reasons = {
+        row: f"an event of {int(sizes[row]):,} bytes exceeds the maximum of {MAX_EVENT:,} bytes"
+        for row in np.flatnonzero(sizes > MAX_EVENT).tolist()
+    }
+    return _refuse(decoded, "TooLarge", reasons, messages, plan) if reasons else (decoded, [])
+
+
+def _longest(column: pa.Array) -> int:
+    """Return what no text of a column is longer than, in bytes: a quick look."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary
+    if pa.types.is_string(column.type):
+        return int(pc.max(pc.binary_length(column)).as_py() or 0)
+    if pa.types.is_map(column.type) and len(column):
+        return int(np.diff(column.offsets).max()) * _longest(column.items)
+    return 0
+
+
+def _text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Return the bytes of text of each value: a string, or a map of them; else 0."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        return integers(pc.binary_length(column).fill_null(0).cast(pa.int64()))
+    sizes = np.zeros(len(column), np.int64)
+    if pa.types.is_map(column.type):
+        for row, pairs in enumerate(column.to_pylist()):
+            sizes[row] = sum(len((text or "").encode()) for _, text in pairs or ())
+    return sizes
+
+
+def _refuse(
+    decoded: Decoded,
+    error: str,
+    reasons: Mapping[int, str],
+    messages: Sequence[Message],
+    plan: TopicPlan,
+) -> tuple[Decoded, list[Failure]]:
+    """Take out events, by row, that were decoded but are not to be folded."""
+    rows = np.array(list(reasons), np.int64)
+    refused = decoded.events.take(pa.array(rows))
+    places = list(
+        zip(refused["source"].to_pylist(), refused["source_offset"].to_pylist(), strict=True)
+    )
+    originals = _originals(messages, set(places), plan)
     failures = []
-    for row in np.flatnonzero(ahead).tolist():
-        source = events["source"][row].as_py()
-        offset = events["source_offset"][row].as_py()
-        message = payloads.get((source, offset))
-        text = events["event_time"][row].as_py().isoformat()
-        failures.append(
-            Failure(
-                message.payload if message else b"",
-                f"{source}/{offset}",
-                "FutureEvent",
-                f"event time {text} is more than --max_future ahead of the record's time",
-                dict(message.attributes) if message else {},
-            )
-        )
-    return replace(decoded, events=events.filter(pa.array(~ahead))), failures
+    for place, text in zip(places, reasons.values(), strict=True):
+        message = originals.get(place) or Message(b"", *place)
+        at = "/".join(map(str, place))
+        failure = dead_row(message.payload, at, error, text, message.attributes)
+        failures.append(replace(failure, time=message.record_time))
+    kept = np.ones(decoded.events.num_rows, np.bool_)
+    kept[rows] = False
+    return replace(decoded, events=decoded.events.filter(pa.array(kept))), failures
+
+
+def _originals(
+    messages: Sequence[Message], wanted: set[tuple[str, int]], plan: TopicPlan
+) -> dict[tuple[str, int], Message]:
+    """Return messages by source and offset of their events, as dead letters hold them."""
+    format_ = registry.get(plan.format)
+    if not isinstance(format_, Tracing):
+        attributes = replay_attributes(plan.format, plan.context)
+        return {
+            (m.source, m.offset): replace(m, attributes={**m.attributes, **attributes})
+            for m in messages
+            if (m.source, m.offset) in wanted
+        }
+    # What is replayed names other places than its own.
+    direct = [m for m in messages if (m.source, m.offset) in wanted]
+    found = [format_.original(m, plan.context) for m in direct]
+    if len(found) < len(wanted):
+        found = [format_.original(m, plan.context) for m in messages]
+    return {(m.source, m.offset): m for m in found}

@@ -17,6 +17,11 @@ LOW = 0x9E3779B97F4A7C15
 HIGH = 0xC2B2AE3D27D4EB4F
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 _HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype=np.uint16)
+_WORD = 2**64 - 1
+_SHORT = 512
+_FEW = 32
+"""So few values go on alone behind each `_SHORT` bytes: an array of them costs more than they do,
+and one message of 5 MB would take half a minute."""
 _TAIL_MASK = np.array([(1 << (8 * n)) - 1 for n in range(8)] + [2**64 - 1], dtype=np.uint64)
 
 
@@ -68,6 +73,13 @@ def hash_strings(column: pa.Array | pa.ChunkedArray, seed: int = LOW) -> Lane:
     longest = int(lengths.max())
     for k in range((longest + 7) // 8):
         at = 8 * k
+        if at >= _SHORT and at % _SHORT == 0:
+            left = np.flatnonzero(lengths > at)
+            if len(left) <= _FEW:
+                for row in left.tolist():
+                    rest = raw[starts[row] + at : starts[row] + lengths[row]].tobytes()
+                    h[row] = _hash_rest(int(h[row]), rest, seed)
+                break
         if longest <= 64 or at < 64:
             live: npt.NDArray[np.int64] | slice = (
                 slice(None) if int(lengths.min()) > at else np.flatnonzero(lengths > at)
@@ -79,6 +91,23 @@ def hash_strings(column: pa.Array | pa.ChunkedArray, seed: int = LOW) -> Lane:
     h = mix(h)
     if column.null_count:
         h[column.is_null().to_numpy(zero_copy_only=False)] = _hash_null(seed)
+    return h
+
+
+def _hash_rest(h: int, rest: bytes, seed: int) -> int:
+    """Go on with the hash of one value: the same steps as in `hash_strings`."""
+    whole = len(rest) & ~7
+    words = np.frombuffer(rest[:whole], "<u8").tolist()
+    if whole < len(rest):
+        words.append(int.from_bytes(rest[whole:], "little"))
+    for word in words:
+        h ^= word
+        h ^= h >> 30
+        h = h * 0xBF58476D1CE4E5B9 & _WORD
+        h ^= h >> 27
+        h = h * 0x94D049BB133111EB & _WORD
+        h ^= h >> 31
+        h = h + seed & _WORD
     return h
 
 

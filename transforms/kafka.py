@@ -49,6 +49,8 @@ _DURATION = re.compile(r"(\d+)(ms|s|m|h)")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _SECRET = re.compile(r"password|secret|jaas|token|\bkey\b|\.key", re.IGNORECASE)
 
+_NO_METADATA = "Failed to get metadata: "
+
 T = TypeVar("T")
 
 
@@ -443,7 +445,16 @@ def _sentence(broker: Broker, refused: list[str], faults: Mapping[int, str], err
     if refused:
         return f"{servers} refuses us: {_plain(refused[0])}"
     texts = [_plain(text) for text in faults.values() if "brokers are down" not in text]
-    return f"no Kafka broker answers at {servers}: {texts[0] if texts else error.str()}"
+    if texts and "Invalid response size" not in texts[0]:
+        return f"no Kafka broker answers at {servers}: {texts[0]}"
+    # It was reached, perhaps: a listener for TLS or credentials says nothing to who comes without.
+    reason = "what answers is no Kafka" if texts else error.str().removeprefix(_NO_METADATA)
+    asked = (
+        f"is config={broker.config} what it wants?"
+        if broker.config
+        else "does it want TLS or credentials? They go into a file: ?config=FILE"
+    )
+    return f"no Kafka broker answers at {servers}: {reason}; is the address right, and {asked}"
 
 
 def _plain(text: str) -> str:

@@ -222,3 +222,6 @@ def test_the_settings_travel_with_a_dead_letter() -> None:
     # A broker's headers may have such names.
     strange = {"timezone": "mine", "time_format": "long", "encoding": "gzip"}
     assert replay_context(strange, Context()) == Context()
+    # Encodings that Python has, but that don't read everything.
+    for name in ("base64", "idna", "punycode", "undefined"):
+        assert replay_context({"encoding": name}, Context()) == Context()

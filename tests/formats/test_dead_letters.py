@@ -112,6 +112,8 @@ def test_a_brokers_message_keeps_its_time_and_its_source(kind: str) -> None:
     assert rows(found.events, "source", "source_offset", "position") == [("topic/3", 42, None)]
     assert found.events.column("record_time")[0].as_py().isoformat() == "2024-08-27T01:00:00+00:00"
     assert [(f.source, f.attributes["h"]) for f in found.failures] == [("topic/3/43", "2")]
+    # What fails again is still of then.
+    assert [f.time for f in found.failures] == [1_724_720_400_000_000]
 
 
 def test_the_mapping_of_the_first_run_is_used_unless_another_is_given() -> None:
@@ -123,6 +125,23 @@ def test_the_mapping_of_the_first_run_is_used_unless_another_is_given() -> None:
     assert rows(other, "case_id", "activity") == [("1", "3")]
 
 
+def test_headers_that_look_like_settings_are_left_aside() -> None:
+    data = b"id,activity,event_time\nc3,b,2024-08-27\n"
+    for strange in (
+        {"delimiter": "", "quote": ""},
+        {"delimiter": ";;", "quote": '"'},
+        {"delimiter": "\n"},
+        {"quote": "ab"},
+        {"delimiter": '"', "quote": '"'},
+        *({"encoding": name} for name in ("idna", "punycode", "undefined", "hex")),
+    ):
+        letter = Failure(data, "t/0/1", "E", "", {"format": "csv", **strange}, len(data))
+        found = read_all(
+            FORMAT, written(table_rows([letter]), "jsonl"), Context(columns={"case_id": "id"})
+        )
+        assert rows(found.events, "case_id", "activity") == [("c3", "b")], strange
+
+
 def test_an_unnamed_format_is_detected() -> None:
     letters = [Failure(EVENT, "f:0", "E", ""), Failure(b"\x00\x01", "f:1", "E", "")]
     found = read_all(FORMAT, written(table_rows(letters), "parquet"))
@@ -132,7 +151,20 @@ def test_an_unnamed_format_is_detected() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"[]", b"{", b'{"row_id":"1"}', b'{"payload":"***"}', b'{"payload":"","payload_size":"x"}'],
+    [
+        b"[]",
+        b"{",
+        b'{"row_id":"1"}',
+        b'{"payload":"***"}',
+        b'{"payload":5}',
+        b'{"payload":"","payload_size":"x"}',
+        b'{"payload":"","payload_size":1e30}',
+        b'{"payload":"","payload_size":-1}',
+        b'{"payload":"","attributes":[{"k":1}]}',
+        b'{"payload":"","attributes":[[1,2,3]]}',
+        b'{"payload":"","source":5}',
+        b'{"payload":"","time":true}',
+    ],
 )
 def test_rows_that_are_no_dead_letters(bad: bytes) -> None:
     good = written(table_rows([Failure(EVENT, "f:0", "E", "", {"format": "json_lines"})]), "jsonl")

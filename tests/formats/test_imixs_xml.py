@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.aliases
 import gzip
 import io
 import threading
@@ -30,9 +31,11 @@ from tests.formats.imixs_builder import (
     xml_document,
     xml_items,
 )
+from transforms.formats import registry
 from transforms.formats.base import (
     Context,
     Decoded,
+    Message,
 )
 from transforms.formats.imixs_input import BATCH_DOCUMENTS, Unread
 from transforms.formats.imixs_xml import FORMAT, pick
@@ -313,6 +316,39 @@ def test_wrong_encodings() -> None:
     assert errors(decode(FORMAT, data[:-1])) == ["InvalidXml"]
 
 
+ENCODINGS = sorted(
+    {*encodings.aliases.aliases.values(), "idna", "punycode", "undefined", "unicode_escape"}
+)
+
+
+@pytest.mark.parametrize("collection", [False, True])
+def test_no_encoding_that_python_knows_ends_a_run(collection: bool) -> None:
+    """Some are none of text, some refuse to leave anything out, some need a mark."""
+    good = xml_data(numbered(2)) if collection else xml_document(GOOD)
+    strange = good.replace(b"</document>", b"\xe9</document>")
+    for name in ENCODINGS:
+        data = strange.replace(b"UTF-8", name.encode())
+        assert read_head(data).root in (None, "data", "document")
+        decoded = decode(FORMAT, data, xml_document(GOOD))
+        assert decoded.received == decoded.decoded + decoded.dead + decoded.skipped
+        assert cases(decoded)[-1] == "case-1"
+        registry.detect(data, "")
+
+
+def test_a_dead_document_keeps_what_a_replay_needs() -> None:
+    no_zone = xml_document(snapshot(_uniqueid=None, _lasteventdate="2024-08-27T10:00:00"))
+    context = Context(timezone="Europe/Berlin", encoding="latin-1", time_format="s")
+    wanted = {"format": "imixs_xml", "timezone": "Europe/Berlin"}
+    message = Message(no_zone, "t/0", 7, {"a": "b", "format": "csv"}, 5)
+    (failure,) = FORMAT.decode([message], context).failures
+    assert failure.attributes == {"a": "b", **wanted}
+    (batch,) = read(FORMAT, file_of(no_zone), file_of(no_zone[:50]), context=context)
+    assert [each.attributes for each in batch.failures] == [wanted] * 2
+    long = xml_document(snapshot(_eventlog=None, _lasteventdate="x" * 10_000))
+    (failure,) = decode(FORMAT, long).failures
+    assert len(failure.message) == 500
+
+
 # ---- hostile input
 
 LAUGHS = (
@@ -438,7 +474,8 @@ def test_file_contents_of_a_dead_document() -> None:
     (failure,) = decode(FORMAT, document).failures
     assert b"U0VD" not in failure.payload
     assert failure.payload.endswith(b"</document>")
-    assert failure.size == len(document)
+    # Of what is kept: a payload that is smaller was cut, and is not replayed.
+    assert failure.size == len(failure.payload)
 
 
 def test_a_payload_is_cut() -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count, islice
@@ -143,6 +143,9 @@ class Job:
         """End it as nothing can prepare for (`kill -9`)."""
         self.process.kill()
         self.process.wait(10)
+        with suppress(ProcessLookupError):
+            # Prism is a process of the job's session, and need not notice.
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @contextmanager

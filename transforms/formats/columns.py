@@ -435,7 +435,7 @@ def replay_context(attributes: Mapping[str, str], context: Context) -> Context:
 
 def _is_encoding(name: str) -> bool:
     try:
-        b" ".decode(name, "ignore")
+        bytes(range(256)).decode(name, "replace")
     except (LookupError, ValueError):  # unknown, or none of text
         return False
     return True

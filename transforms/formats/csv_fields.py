@@ -102,6 +102,12 @@ def split_fields(text: str, delimiter: str, quote: str) -> list[str]:
         return text.split(delimiter)
 
 
+def can_separate(delimiter: str, quote: str) -> bool:
+    """Say whether two texts can be a delimiter and a quote: they may be a broker's headers."""
+    single = all(len(text) == 1 and text not in "\r\n\0" for text in (delimiter, quote))
+    return single and delimiter != quote
+
+
 @lru_cache(maxsize=16)
 def encoding_of(name: str) -> str:
     """Return the encoding that blocks are read in: single-byte, or UTF-8 for all others."""

@@ -36,6 +36,7 @@ from transforms.formats.columns import (
 from transforms.formats.csv_fields import (
     Fields,
     Table,
+    can_separate,
     encoding_of,
     read_fields,
     read_header,
@@ -116,8 +117,10 @@ class CsvRows:
                 body = body.rstrip(b"\r\n")
             bodies.append(body)
             delimiter = attributes.get("delimiter") or context.delimiter or sniff_delimiter(header)
-            key = (header, delimiter, attributes.get("quote", context.quote))
-            groups.setdefault(key, []).append(i)
+            quote = attributes.get("quote", context.quote)
+            if not can_separate(delimiter, quote):
+                delimiter, quote = context.delimiter or sniff_delimiter(header), context.quote
+            groups.setdefault((header, delimiter, quote), []).append(i)
         tables: list[pa.Table] = []
         failures: list[tuple[int, Failure]] = []
         warnings: list[str] = []

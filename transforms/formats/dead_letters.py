@@ -96,6 +96,11 @@ class DeadLetters:
         letters = [_from_json(message.payload, message.place) for message in messages]
         return _replay(letters, context)
 
+    def original(self, message: Message, context: Context) -> Message:
+        """Return the message that a dead letter, as JSON, holds."""
+        letter = _from_json(message.payload, message.place)
+        return Message(letter.payload, *_origin(letter.source), letter.attributes, letter.time)
+
 
 FORMAT = DeadLetters()
 
@@ -104,7 +109,7 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
     """Decode payloads, those of one format and mapping at once."""
     failures: list[Failure] = []
     groups: dict[tuple[str, ...], list[Message]] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, _Letter] = {}
     formats: dict[str, Format] = {}
     for letter in letters:
         format_ = None if letter.problem else _format_of(letter)
@@ -130,15 +135,22 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
         if context.delimiter and "delimiter" in attributes:
             attributes = {**attributes, "delimiter": context.delimiter}
         again = Message(letter.payload, source, offset, attributes, letter.time)
-        origins[again.place] = letter.source
+        origins[again.place] = letter
         groups.setdefault((format_.name, *settings), []).append(again)
     parts = [Decoded(empty_events(), failures, dead=len(failures))]
     for (name, *_), messages in groups.items():
         own = replay_context(messages[0].attributes, context)
         part = formats[name].decode(messages, own)
-        restored = [replace(f, source=origins.get(f.source, f.source)) for f in part.failures]
+        restored = [_restored(failure, origins.get(failure.source)) for failure in part.failures]
         parts.append(replace(part, failures=restored))
     return join_decoded(parts)
+
+
+def _restored(failure: Failure, letter: _Letter | None) -> Failure:
+    """Let what fails again be where, and of when, it was before."""
+    if letter is None:
+        return failure
+    return replace(failure, source=letter.source, time=letter.time)
 
 
 def _failure(letter: _Letter, error: str, message: str) -> Failure:
@@ -149,6 +161,7 @@ def _failure(letter: _Letter, error: str, message: str) -> Failure:
         message=message,
         attributes=letter.attributes,
         size=letter.size,
+        time=letter.time,
     )
 
 
@@ -311,11 +324,13 @@ def _from_text(row: Mapping[Any, Any], line: bytes, source: str) -> _Letter:
             attributes = orjson.loads(attributes)
         size = int(row.get("payload_size") or len(payload))
         pairs = _attributes(attributes)
-    except (binascii.Error, TypeError, ValueError) as error:
+        time = parse_times(pa.array([row.get("time") or None], pa.string())).cast(TIME)
+    except (binascii.Error, KeyError, OverflowError, TypeError, ValueError) as error:
         return _broken(line, source, str(error))
     if "payload" not in row:
         return _broken(line, source, "no payload: not a dead letter")
-    time = parse_times(pa.array([row.get("time") or None], pa.string())).cast(TIME)
+    if not isinstance(row.get("source") or "", str) or not 0 <= size < 2**63:
+        return _broken(line, source, "source or payload_size is not that of a dead letter")
     return _Letter(
         payload=payload,
         size=size,

@@ -7,7 +7,7 @@ them to batches of about `BATCH_BYTES`, and the format decodes a batch at once.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from schemas.dead_letters import MAX_PAYLOAD
@@ -20,6 +20,7 @@ from transforms.formats.base import (
     Message,
     Span,
 )
+from transforms.formats.columns import replay_attributes
 
 BATCH_DOCUMENTS = 4000
 """Documents in a `Decoded`, at most."""
@@ -63,6 +64,9 @@ class Skipped:
 
 Part = bytes | Unread | Skipped
 
+MAX_REASON = 500
+"""Characters of a reason: it may quote a value that is as long as the document."""
+
 
 @dataclass
 class Batch:
@@ -71,6 +75,7 @@ class Batch:
     Attributes:
         format: name of the format, for the failures.
         clean: removes file contents from the bytes of a document.
+        context: settings, of which failures keep what a replay needs.
         documents: to be decoded.
         failures: one per dead message.
         skipped: messages without content.
@@ -80,6 +85,7 @@ class Batch:
 
     format: str
     clean: Callable[[bytes], bytes]
+    context: Context = field(default_factory=Context)
     documents: list[Message] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: int = 0
@@ -104,15 +110,26 @@ class Batch:
     def failure(
         self, origin: Message, payload: bytes, problem: Problem, size: int | None = None
     ) -> Failure:
-        """Make the failure of a document: its payload without file contents, cut to the maximum."""
+        """Make the failure of a document: its payload without file contents, cut to the maximum.
+
+        The size is that of the document without file contents: a replay takes a payload of fewer
+        bytes for one that was cut.
+        """
+        kept = self.clean(payload)
+        removed = len(payload) - len(kept)
         return Failure(
-            payload=self.clean(payload)[:MAX_PAYLOAD],
+            payload=kept[:MAX_PAYLOAD],
             source=origin.place,
             error=problem.error,
-            message=problem.message,
-            attributes={**origin.attributes, "format": self.format},
-            size=len(payload) if size is None else size,
+            message=problem.message[:MAX_REASON],
+            attributes={**origin.attributes, **kept_settings(self.format, self.context)},
+            size=(len(payload) if size is None else size) - removed,
         )
+
+    def original(self, message: Message) -> Message:
+        """Return a message as a dead letter holds it."""
+        attributes = {**message.attributes, **kept_settings(self.format, self.context)}
+        return replace(message, payload=self.clean(message.payload), attributes=attributes)
 
     def is_full(self) -> bool:
         """Say whether it should be decoded now."""
@@ -155,6 +172,14 @@ class Chunks:
         return otherwise if self.damage is None else Problem("TruncatedFile", self.damage)
 
 
+def kept_settings(name: str, context: Context) -> Mapping[str, str]:
+    """Return what a replay of a document needs: its format, and the zone of times without one.
+
+    The encoding is not among it: documents that were cut from others are in UTF-8.
+    """
+    return replay_attributes(name, Context(timezone=context.timezone))
+
+
 def take(chunks: Iterator[bytes], size: int) -> bytes:
     """Return the next chunks up to at least some size, or to the end."""
     taken = []
@@ -173,12 +198,12 @@ def too_large(size: int | None, limit: int) -> Problem:
 def read_files(
     work: Sequence[tuple[InputFile, Span]],
     context: Context,
-    new_batch: Callable[[], Batch],
+    new_batch: Callable[[Context], Batch],
     cut: Callable[[InputFile, Context], Iterator[Part]],
     decode_batch: Callable[[Batch, Context], Decoded],
 ) -> Iterator[Decoded]:
     """Read files to batches; many small files share one, a large file fills several."""
-    batch = new_batch()
+    batch = new_batch(context)
     for file, _ in work:
         index = -1
         for index, part in enumerate(cut(file, context)):
@@ -188,7 +213,7 @@ def read_files(
                 batch.add(part, Message(b"", file.path, index))
             if batch.is_full():
                 yield decode_batch(batch, context)
-                batch = new_batch()
+                batch = new_batch(context)
         if index < 0:
             batch.warnings.append(f"{file.path} is empty: there is no document in it")
     if not batch.is_empty():

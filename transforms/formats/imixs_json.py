@@ -74,7 +74,7 @@ class ImixsJson:
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages; a collection counts as many as it has documents."""
-        batch = _new_batch()
+        batch = _new_batch(context)
         for message in messages:
             if len(message.payload) > context.max_message_bytes:
                 problem = too_large(len(message.payload), context.max_message_bytes)
@@ -85,6 +85,10 @@ class ImixsJson:
                 for part in _cut(message.payload, iter(()), context, None):
                     batch.add(part, message)
         return _decode_batch(batch, context)
+
+    def original(self, message: Message, context: Context) -> Message:
+        """Return a message without file contents, as a dead letter holds it."""
+        return _new_batch(context).original(message)
 
 
 FORMAT = ImixsJson()
@@ -229,8 +233,8 @@ def documents_of(value: Any) -> list[Any]:
     return [value]
 
 
-def _new_batch() -> Batch:
-    return Batch(FORMAT.name, without_files)
+def _new_batch(context: Context) -> Batch:
+    return Batch(FORMAT.name, without_files, context)
 
 
 class _Collection:

@@ -61,7 +61,7 @@ class ImixsXml:
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages; a `<data>` collection counts as many as it has documents."""
-        batch = _new_batch()
+        batch = _new_batch(context)
         for message in messages:
             payload = message.payload
             if len(payload) > context.max_message_bytes:
@@ -75,6 +75,10 @@ class ImixsXml:
             else:
                 batch.add_document(message)
         return _decode_batch(batch, context)
+
+    def original(self, message: Message, context: Context) -> Message:
+        """Return a message without file contents, as a dead letter holds it."""
+        return _new_batch(context).original(message)
 
 
 FORMAT = ImixsXml()
@@ -120,8 +124,8 @@ def _portions(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         yield start, len(payloads)
 
 
-def _new_batch() -> Batch:
-    return Batch(FORMAT.name, without_files)
+def _new_batch(context: Context) -> Batch:
+    return Batch(FORMAT.name, without_files, context)
 
 
 def _decode_batch(batch: Batch, context: Context) -> Decoded:

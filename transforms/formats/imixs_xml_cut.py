@@ -72,8 +72,8 @@ class Head:
     """What the first bytes of an XML input say.
 
     Attributes:
-        encoding: Python's name of the encoding, or the unknown name as given.
-        known: whether Python has that encoding.
+        encoding: Python's name of the encoding, or the name as given if it can't be read.
+        known: whether Python has that encoding, and it can be that of these bytes.
         root: local name of the root element; None if it is not in sight.
         doctype: whether a document type comes before the root.
         rest: the head in UTF-8 from the root (or the document type) on.
@@ -94,9 +94,11 @@ def read_head(data: bytes) -> Head:
         declared = _ENCODING.match(data.lstrip()[:200])
         name = declared.group(1).decode() if declared else "utf-8"
     try:
+        # Python also has encodings that are none of text, such as base64: these are refused here.
+        b" ".decode(name, "replace")
         encoding = codecs.lookup(name).name
         text = codecs.getincrementaldecoder(encoding)("replace").decode(data)
-    except (LookupError, TypeError):  # unknown, or an encoding that is none of text
+    except (LookupError, UnicodeError):  # unknown, none of text, or not that of these bytes
         return Head(name, False, None, False, b"")
     data = text.removeprefix("\ufeff").encode("utf-8", "replace")
     found = _ROOT.match(data)

@@ -62,7 +62,7 @@ class XesFormat:
         encoding = encoding_of(head.removeprefix(b"\xef\xbb\xbf"))
         try:
             text = head.decode(encoding, "ignore").lstrip("\ufeff")
-        except LookupError:
+        except (LookupError, UnicodeError):  # unknown, or none of text
             text = head.decode("latin-1")
         root = _ROOT.match(text)
         if root is None:

@@ -105,7 +105,8 @@ def as_utf8(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield from parts
         return
     try:
-        "<".encode(encoding)  # refuses codecs that are no text encodings
+        # Refuses codecs that are none of text, or can't leave out what is not of them.
+        b"<".decode(encoding, "ignore")
         decoder = codecs.getincrementaldecoder(encoding)()
     except (LookupError, UnicodeError):
         reason = f"the encoding {encoding} is not known"

@@ -290,12 +290,12 @@ def _refuse_large(
 ) -> tuple[Decoded, list[Failure]]:
     """Take out the events whose texts are longer than `MAX_EVENT` together."""
     events = decoded.events
-    columns = [conform(column, column.type) for column in events.columns]
-    if not events.num_rows or sum(map(_longest, columns)) <= MAX_EVENT:
+    longest = sum(max(map(_longest, column.chunks), default=0) for column in events.columns)
+    if longest <= MAX_EVENT:
         return decoded, []
     sizes = np.zeros(events.num_rows, np.int64)
-    for column in columns:
-        sizes += _text_sizes(column)
+    for column in events.columns:
+        sizes += _text_sizes(conform(column, column.type))
     reasons = {
         row: f"an event of {int(sizes[row]):,} bytes exceeds the maximum of {MAX_EVENT:,} bytes"
         for row in np.flatnonzero(sizes > MAX_EVENT).tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,32 @@ def test_a_broker_that_refuses_is_one_line(
         f"sasl.username={SASL_USER}\nsasl.password=not-the-one\n"
     )
     (tmp_path / "bad").write_text("no.such.setting=1\n")
+    (tmp_path / "tls").write_text("security.protocol=SSL\n")
     sasl = f"kafka://{kafka.sasl_address}/{name}?config={tmp_path}/wrong"
     wrong = [
         # Input, output, exit code, what the line says.
         (f"kafka://{kafka.address}/{name}x", target, 4, [f"has no topic '{name}x'", name]),
         (sasl, target, 4, [f"{kafka.sasl_address} refuses us", "uthenticat"]),
+        (
+            f"kafka://{kafka.ssl_address}/{name}",
+            target,
+            4,
+            [f"no Kafka broker answers at {kafka.ssl_address}", "want TLS", "?config="],
+        ),
+        (
+            f"kafka://{kafka.ssl_address}/{name}?config={tmp_path}/tls",
+            target,
+            4,
+            [f"{kafka.ssl_address} refuses us", "certificate", "ssl.ca.location"],
+        ),
+        (
+            topic,
+            f"kafka://{kafka.sasl_address}/{name}-",
+            5,
+            [f"no Kafka broker answers at {kafka.sasl_address}", "credentials"],
+        ),
+        (topic, f"{tmp_path}/bad", 5, [f"cannot write to {tmp_path}/bad", "is a file"]),
+        (topic, f"{tmp_path}/bad/below", 5, ["cannot write to", "or a parent, is a file"]),
         (topic, f"{sasl.replace(name, name + '-')}", 5, [f"{kafka.sasl_address} refuses us"]),
         (f"{topic}?config={tmp_path}/none", target, 4, [f"config={tmp_path}/none: No such file"]),
         (f"{topic}?config={tmp_path}/bad", target, 4, [f"{tmp_path}/bad", "no.such.setting"]),
@@ -72,6 +95,28 @@ def test_a_broker_that_refuses_is_one_line(
             [],
         ), line
         assert "not-the-one" not in line
+
+
+def test_what_is_no_broker_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        client.recv(1000)
+                        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = server.getsockname()[1]
+        nobody = f"kafka://127.0.0.1:{port}/x"
+        code, line = failing(capsys, "--input", nobody, "--output", nobody)
+        server.shutdown(socket.SHUT_RDWR)
+    assert code == 4
+    assert f"no Kafka broker answers at 127.0.0.1:{port}: what answers is no Kafka" in line
 
 
 def test_no_broker_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,31 @@ def test_each_thread_has_a_file_of_its_own(scratch: str) -> None:
     assert len(list(Path(scratch, FOLDER).glob("*.json"))) == 12
 
 
+def test_threads_that_begin_at_once_are_all_counted(tmp_path: Path) -> None:
+    def work(scratch: str, together: threading.Barrier) -> None:
+        together.wait()
+        # The second is not written before the end.
+        progress.tally(scratch, {"a": 1})
+        progress.tally(scratch, {"a": 1})
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(30):
+            scratch = str(tmp_path / str(number))
+            progress.prepare(scratch)
+            together = threading.Barrier(16)
+            threads = [threading.Thread(target=work, args=(scratch, together)) for _ in range(16)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            progress.flush_all()
+            assert progress.read_counts(scratch) == {"a": 32}
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_processes_add_up(scratch: str) -> None:
     program = f"from transforms.progress import report; report({scratch!r}, rows=2, flush=True)"
     root = Path(__file__).parent.parent

@@ -99,6 +99,7 @@ class Reporter:
 
 _reporters = threading.local()
 _everyone: list[Reporter] = []
+_registering = threading.Lock()
 _numbers = itertools.count()
 
 
@@ -123,8 +124,10 @@ def reporter(scratch: str) -> Reporter | None:
         # A thread's number may come again after its end, so the files are counted too.
         name = f"{os.getpid()}-{threading.get_ident()}-{next(_numbers)}.json"
         known[key] = Reporter(os.path.join(scratch, FOLDER, name))
-        _everyone[:] = [each for each in _everyone if each.folder == known[key].folder]
-        _everyone.append(known[key])
+        with _registering:
+            # Two at once would drop one of them, and with it what it has not written yet.
+            _everyone[:] = [each for each in _everyone if each.folder == known[key].folder]
+            _everyone.append(known[key])
     return known[key]
 
 
@@ -170,7 +173,9 @@ def tally(scratch: str, counts: Mapping[str, int]) -> None:
 
 def flush_all() -> None:
     """Write the files of all threads of this process: for when their work is over."""
-    for each in _everyone:
+    with _registering:
+        everyone = list(_everyone)
+    for each in everyone:
         each.flush()
 
 

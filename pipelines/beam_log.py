@@ -6,12 +6,14 @@ several stack traces. `--verbose` shows all of it.
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -50,13 +52,52 @@ def quiet_stderr(wanted: bool) -> Iterator[None]:
     """Drop what is printed on `sys.stderr` while the block runs.
 
     Worker threads of Beam print their stack traces there, past the log. Whoever has taken
-    hold of the stream before, as our screen and log have, still writes to it.
+    hold of the stream before, as our screen and log have, still writes to it. Threads that the
+    block leaves behind, as those of an engine that was given up, may still fail: that is
+    nobody's concern any more, and is not printed either.
     """
     if not wanted:
         yield
         return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
-        yield
+    before = set(threading.enumerate())
+    # Never closed: a thread may be in the middle of a stack trace when the block ends.
+    with redirect_stderr(_Nowhere()):
+        try:
+            yield
+        finally:
+            left = weakref.WeakSet(each for each in threading.enumerate() if each not in before)
+            if left:
+                _forget(left)
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes text, and forgets it."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _forget(threads: weakref.WeakSet[threading.Thread]) -> None:
+    """Let no error of some threads be printed."""
+    hook = threading.excepthook
+    if not isinstance(hook, _Forgetful):
+        hook = threading.excepthook = _Forgetful(hook)
+    hook.forgotten |= threads
+
+
+class _Forgetful:
+    """A `threading.excepthook` that hands errors on, but for those of forgotten threads."""
+
+    def __init__(self, others: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.others = others
+        self.forgotten: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if args.thread not in self.forgotten:
+            self.others(args)
 
 
 if TYPE_CHECKING:

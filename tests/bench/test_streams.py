@@ -111,10 +111,21 @@ def test_a_section_can_be_made_smaller() -> None:
 
 
 def test_growth_of_memory_leaves_out_the_beginning() -> None:
-    filling = [(hour / 10, 100.0 + 50 * hour) for hour in range(5)]
-    flat_then_leaking = [(hour / 10, 300.0 + 20 * hour / 10) for hour in range(5, 15)]
+    filling = [(hour / 10, 100.0 + 50 * hour) for hour in range(60)]
+    then_leaking = [(hour / 10, 300.0 + 20 * hour / 10) for hour in range(60, 120)]
 
-    assert soak.slope(soak.settled(filling + flat_then_leaking)) == pytest.approx(20)
+    slope, error = soak.growth(soak.settled(filling + then_leaking))
+
+    assert slope == pytest.approx(20)
+    assert error == pytest.approx(0, abs=1e-6)
+
+
+def test_memory_that_goes_up_and_down_does_not_grow_beyond_its_error() -> None:
+    up_and_down = [(at / 360, 400.0 + at * 7 % 120) for at in range(90)]
+
+    slope, error = soak.growth(up_and_down)
+
+    assert abs(slope) < 2 * error
 
 
 def test_the_number_of_messages_is_read_from_the_laws() -> None:

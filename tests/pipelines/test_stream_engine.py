@@ -93,9 +93,8 @@ def test_prism_serves_while_the_block_runs_and_hears_no_interruption(prism: str)
         (child,) = set(_children_named("prism")) - others
         os.kill(child, signal.SIGINT)
         socket.create_connection((host, int(port)), 5).close()
+    # Its port is no sign: another test may have it by now.
     assert set(_children_named("prism")) <= others
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((host, int(port)), 5)
 
 
 def test_prism_that_cannot_be_started_is_one_line() -> None:

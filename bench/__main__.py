@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -28,7 +27,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench.data import WORK
-from bench.measure import CommandFailed
+from bench.measure import CommandFailed, hear_signals
 from bench.report import load, render, save, targets
 from bench.sections import DUCKDB, MILLION, POLARS, SECTIONS, Plan, measure
 from bench.streams import BYTEWAX
@@ -39,8 +38,7 @@ PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
 def main() -> int:
     """Run the benchmarks; the exit code is 1 if a command that is not a peer's failed."""
     args = _parser().parse_args()
-    # So that what was started is ended, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_signals()
     problem = _missing()
     if problem:
         print(f"error: {problem}", file=sys.stderr)

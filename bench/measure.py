@@ -8,6 +8,7 @@ round.
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -139,10 +140,10 @@ class Running:
         """CPU seconds that it and its children have used so far; 0 when it has ended."""
         return sum(map(cpu_seconds, _tree(self.pid)))
 
-    def send(self, signal: int) -> None:
+    def send(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
         if not self.ended:
-            os.kill(self.pid, signal)
+            os.kill(self.pid, number)
 
     def wait(self) -> Run:
         """Wait for its end.
@@ -172,6 +173,16 @@ class Running:
             largest_bytes=self._peaks.largest,
             foreign_cpu_s=max(_busy_seconds() - self._busy - cpu, 0.0),
         )
+
+
+def hear_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process in order, so that it ends what it has started.
+
+    A shell lets what it starts in the background ignore Ctrl-C, and so would all its children:
+    a stream that is stopped by it would run on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def run(command: Sequence[str], cores: int = 2) -> Run:

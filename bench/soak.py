@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.measure import CommandFailed, Running
+from bench.measure import CommandFailed, Running, hear_signals
 from bench.stream_runs import PARTITIONS, our_stream, produce_command, rows_in
 from tests.services.kafka import KafkaBroker
 
@@ -145,8 +145,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="how long (default: 30)")
     parser.add_argument("--rate", type=int, default=5000, help="messages a second (default: 5000)")
     given = parser.parse_args()
-    # So that what was started is ended, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_signals()
     try:
         return 0 if soak(given.minutes, given.rate) else 1
     except CommandFailed as error:

@@ -7,6 +7,7 @@ python run.py transitions --input events.csv --columns case_id=Order --output ou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -32,6 +33,7 @@ from transforms.fold.handover import (
 )
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import FoldStream
+from transforms.kafka import KafkaAddress
 from transforms.kernels.case_state import Rules
 from transforms.kernels.transitions import TransitionsKernel
 from transforms.mask import Masking, masking
@@ -39,7 +41,7 @@ from transforms.sinks.commit import Run
 from transforms.sinks.granules import WriteGranules
 from transforms.sinks.kafka import WriteKafka
 from transforms.sinks.steps import Commit, WriteBatches
-from transforms.sources.kafka import ReadKafka
+from transforms.sources.kafka import KafkaSource, ReadKafka
 
 DEAD_PARTS_FROM = 1024**3
 """Bytes of input from which dead letters are written in several parts."""
@@ -60,16 +62,7 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
 def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: Stream) -> None:
     begins = handover(settings, stream.shards)
     read = [
-        root
-        | f"Read {number}"
-        >> ReadKafka(
-            address,
-            settings.disorder_ms,
-            splits=stream.splits,
-            refresh_s=address.refresh_ms / 1000,
-            stop=stream.stop,
-            **_pace(settings, stream),
-        )
+        root | f"Read {number}" >> _reading(address, settings, stream)
         for number, address in enumerate(settings.sources)
     ]
     decoded = (
@@ -117,17 +110,17 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
         decoded[DEAD] | "Write dead files" >> files
 
 
-def _pace(settings: Settings, stream: Stream) -> dict[str, Any]:
-    """Return how a source cuts its work: where rows leave in the midst of a bundle, it is long."""
+def _reading(address: KafkaAddress, settings: Settings, stream: Stream) -> ReadKafka:
+    """Return the source, which cuts its work as the fold wants it.
+
+    Where rows leave in the midst of a bundle, it is long.
+    """
+    source = KafkaSource(address, settings.disorder_ms, stream.splits, stop=stream.stop)
     if not stream.by_marks:
-        return {}
-    return {
-        "batch": 10_000,
-        "linger_ms": max(5, min(50, settings.granule_ms // 4)),
-        "marks_ms": settings.granule_ms,
-        "batches_per_bundle": 10_000,
-        "seconds_per_bundle": 5.0,
-    }
+        return ReadKafka(source)
+    linger_ms = max(5, min(50, settings.granule_ms // 4))
+    source = replace(source, batch=10_000, linger_ms=linger_ms, marks_ms=settings.granule_ms)
+    return ReadKafka(source, batches_per_bundle=10_000, seconds_per_bundle=5.0)
 
 
 def _masking(settings: Settings) -> Masking | None:

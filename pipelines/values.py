@@ -13,7 +13,8 @@ import zoneinfo
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone, tzinfo
 
-DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from transforms import durations
+
 SIZE_UNITS = {
     "": 1,
     "B": 1,
@@ -24,9 +25,8 @@ SIZE_UNITS = {
     "MIB": 2**20,
     "GIB": 2**30,
 }
-LONGEST_DURATION = 100 * 365 * DURATION_UNITS["d"]
+LONGEST_DURATION = durations.parse_ms("36500d")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
@@ -99,22 +99,17 @@ def whole(text: str, least: int, most: int) -> int:
 
 def duration_ms(text: str, least: int = 0) -> int:
     """Read `500ms`, `30s`, `5m`, `2h` or `30d` as milliseconds."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        hint = "; add its unit, such as 30s" if text.strip().isdigit() else ""
-        reason = f"is not a duration like 500ms, 30s, 5m, 2h or 30d{hint}"
-        raise BadValue(reason)
-    value = float(match[1]) * DURATION_UNITS[match[2]]
-    if value != int(value):
-        reason = "is not a whole number of milliseconds"
-        raise BadValue(reason)
+    try:
+        value = durations.parse_ms(text)
+    except ValueError as error:
+        raise BadValue(str(error)) from None
     if value < least:
         reason = f"is too short; give at least {least}ms"
         raise BadValue(reason)
     if value > LONGEST_DURATION:
         reason = "is longer than 36500d, the longest duration"
         raise BadValue(reason)
-    return int(value)
+    return value
 
 
 def size_bytes(text: str, least: int, most: int) -> int:

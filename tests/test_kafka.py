@@ -21,7 +21,7 @@ from transforms.kafka import (
     check_target,
     matching,
 )
-from transforms.kafka_settings import client_settings, read_properties, translate
+from transforms.kafka.settings import client_settings, read_properties, translate
 
 
 def test_all_parts_of_an_input() -> None:
@@ -34,7 +34,7 @@ def test_all_parts_of_an_input() -> None:
     assert address.group == "G H"
     assert address.start_ms == 1_704_063_600_000
     assert address.idle_ms == 120_000
-    assert KafkaAddress.parse(str(address).replace("120000ms", "2m")) == address
+    assert KafkaAddress.parse(str(address)) == address
     assert pickle.loads(pickle.dumps(address)) == address
 
 
@@ -65,7 +65,7 @@ def test_an_output() -> None:
         ("kafka://h/t?fetch.min.bytes=1", ["fetch.min.bytes", "config=FILE"]),
         ("kafka://h/t?start=soon", ["start=soon", "earliest"]),
         ("kafka://h/t?start=2024-01-01T00:00", ["no time zone"]),
-        ("kafka://h/t?idle=3", ["idle=3", "1s"]),
+        ("kafka://h/t?idle=3", ["idle=3", "such as 3s"]),
         ("kafka://h/t?group=", ["group is empty"]),
         ("kafka://h/t?idle=1s&idle=2s", ["idle is given twice"]),
     ],

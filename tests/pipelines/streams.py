@@ -112,7 +112,7 @@ class Job:
         return self._paths[1].read_text("utf-8")
 
     def wait_until(self, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-        """Wait until something holds; the job must not end before.
+        """Wait until something holds; the job must not end before. Else print what it has said.
 
         Args:
             condition: holds if it returns something true, which is returned.
@@ -120,10 +120,14 @@ class Job:
         """
 
         def holds() -> Any:
-            assert self.process.poll() is None, self.said
+            assert self.process.poll() is None, "it has ended"
             return condition()
 
-        return within(holds, seconds)
+        try:
+            return within(holds, seconds)
+        except AssertionError:
+            print(self.said, file=sys.stderr)
+            raise
 
     def wait_for(self, text: str, seconds: float = PATIENCE_S) -> None:
         """Wait until it has said something on stderr."""

@@ -301,7 +301,7 @@ WRONG_STREAMS: list[tuple[list[str], list[str]]] = [
     (["--input", "kafka://b:x/t", *TOPICS[2:]], ["'b:x' is no broker", "host:port"]),
     (["--input", "kafka://b/t?strat=latest", *TOPICS[2:]], ["'strat'", "did you mean start?"]),
     (["--input", "kafka://b/t?start=soon", *TOPICS[2:]], ["start=soon", "nor a time"]),
-    (["--input", "kafka://b/t?refresh=often", *TOPICS[2:]], ["refresh=often is no duration"]),
+    (["--input", "kafka://b/t?refresh=often", *TOPICS[2:]], ["refresh=often is not a duration"]),
     (["--input", "kafka://u:secret@b/t", *TOPICS[2:]], ["do not belong", "?config=FILE"]),
     ([*TOPICS[:2], "--output", "kafka://b/x*"], ["'x*' cannot begin a topic name"]),
     ([*TOPICS[:2], "--output", "kafka://b/x?partitions=0"], ["partitions=0 is no number"]),

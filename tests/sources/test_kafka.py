@@ -188,7 +188,7 @@ def test_slices_own_everything_once(kafka: KafkaBroker, topic: str, splits: int)
 
 def test_what_appears_later_is_read_from_its_beginning(kafka: KafkaBroker, topic: str) -> None:
     kafka.create_topic(topic, 1)
-    source = source_of(kafka, f"{topic}*", "&start=latest", refresh_s=0.3)
+    source = source_of(kafka, f"{topic}*", "&start=latest&refresh=300ms")
     with Driver(source) as driver:
         assert driver.batch() == []
         kafka.create_topic(f"{topic}-new", 1)
@@ -213,7 +213,7 @@ def test_what_appears_later_is_read_from_its_beginning(kafka: KafkaBroker, topic
 def test_a_topic_that_is_deleted_holds_nothing_back(kafka: KafkaBroker, topic: str) -> None:
     kafka.create_topic(topic, 1)
     kafka.create_topic(f"{topic}-b", 1)
-    with Driver(source_of(kafka, f"{topic}*", refresh_s=0.3)) as driver:
+    with Driver(source_of(kafka, f"{topic}*", "&refresh=300ms")) as driver:
         assert driver.batch() == []
         admin = kafka.admin()
         for done in admin.delete_topics([f"{topic}-b"]).values():
@@ -362,7 +362,7 @@ def test_in_a_pipeline(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:
     address = KafkaAddress.parse(f"kafka://{kafka.address}/{topic}?group={topic}")
     _Collect.seen = []
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(["--streaming"]))
-    packed = pipeline | ReadKafka(address, 0, splits=2, stop=str(stop))
+    packed = pipeline | ReadKafka(KafkaSource(address, 0, splits=2, stop=str(stop)))
     assert packed.element_type is bytes
     packed | beam.ParDo(_Collect())
     running = threading.Thread(target=lambda: pipeline.run().wait_until_finish())

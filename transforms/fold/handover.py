@@ -21,6 +21,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from schemas.tables import Output
+from transforms.durations import show_ms
 from transforms.exchange import shards_of, without_nulls
 from transforms.fold.granules import state_element
 from transforms.kernels.base import Kernel
@@ -29,7 +30,6 @@ from transforms.sinks.commit import MANIFEST
 STATE = "state"
 """Name of the folder, and of what the manifest says of it. No table: it is not for readers."""
 
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _READ_ROWS = 65_536
 
 
@@ -264,8 +264,5 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "(none)"
     if name.endswith("_ms") and isinstance(value, int):
-        for unit, length in _UNITS:
-            if value and value % length == 0:
-                return f"{value // length}{unit}"
-        return f"{value}ms"
+        return show_ms(value)
     return "(none)" if value is None else str(value)

@@ -2,9 +2,9 @@
 
 **Partitions.** A slice owns the partitions whose `crc32(topic) + partition` modulo the number
 of slices is its own, of all topics that match now and later: topics and partitions that appear
-are read within `refresh_s`, from their beginning, without a restart. Partitions are assigned,
-never balanced: a consumer group here is only a name for committed offsets. Two jobs with one
-group both read everything, and overwrite each other's offsets; give each its own.
+are read within the address's `refresh_ms`, from their beginning, without a restart. Partitions
+are assigned, never balanced: a consumer group here is only a name for committed offsets. Two
+jobs with one group both read everything, and overwrite each other's offsets; give each its own.
 
 **Offsets.** A reader goes on from its checkpoint mark. Without one it begins where the address
 says. The group's offsets (with the running maximum of record times as their metadata) are
@@ -51,7 +51,6 @@ class KafkaSource(UnboundedSource):
         splits: slices; None: as many as the runner wants, but not more than partitions.
         batch: most messages of an element.
         linger_ms: how long to wait for a batch to fill.
-        refresh_s: how often to look for topics and partitions that are new.
         stop: a file; once it exists, the reader ends.
         until_end: end at the offsets that were the last ones at the start.
         marks_ms: if not 0, batches say up to which time the slice has given everything, and an
@@ -65,7 +64,6 @@ class KafkaSource(UnboundedSource):
     splits: int | None = None
     batch: int = 5000
     linger_ms: int = 20
-    refresh_s: float = 20.0
     stop: str = ""
     until_end: bool = False
     marks_ms: int = 0
@@ -104,48 +102,21 @@ class ReadKafka(beam.PTransform):
     A batch's timestamp is that of its oldest message.
 
     Attributes:
-        address: the topics.
-        disorder_ms: D: how far event times may be behind record times.
-        splits: slices, each with a consumer of its own; None: one a partition, at most 20.
-        batch: most messages of an element.
-        linger_ms: how long to wait for a batch to fill.
-        refresh_s: how often to look for topics and partitions that are new.
-        stop: a file; once it exists, the stream ends.
-        until_end: end at the offsets that were the last ones at the start.
-        marks_ms: see `KafkaSource`.
+        source: what to read, and how; without `splits` a slice a partition, at most 20.
         poll_interval_s: pause of a reader that has nothing.
         batches_per_bundle: after so many batches a bundle ends, and offsets are committed.
         seconds_per_bundle: likewise.
     """
 
-    address: KafkaAddress
-    disorder_ms: int = 30_000
-    splits: int | None = None
-    batch: int = 5000
-    linger_ms: int = 20
-    refresh_s: float = 20.0
-    stop: str = ""
-    until_end: bool = False
-    marks_ms: int = 0
+    source: KafkaSource
     poll_interval_s: float = 0.05
     batches_per_bundle: int = 4
     seconds_per_bundle: float = 0.2
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Wire the step."""
-        source = KafkaSource(
-            self.address,
-            self.disorder_ms,
-            self.splits,
-            self.batch,
-            self.linger_ms,
-            self.refresh_s,
-            self.stop,
-            self.until_end,
-            self.marks_ms,
-        )
         return root | "Read topics" >> ReadFromUnboundedSource(
-            source,
+            self.source,
             poll_interval=self.poll_interval_s,
             max_records_per_bundle=self.batches_per_bundle,
             max_read_time_seconds=self.seconds_per_bundle,

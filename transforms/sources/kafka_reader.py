@@ -375,7 +375,8 @@ class KafkaReader(UnboundedReader):
         source = self._source
         settled = self._known and len(self._partitions) and not self._missing
         now = time.monotonic()
-        if now - self._refreshed < (source.refresh_s if settled else min(1.0, source.refresh_s)):
+        refresh_s = source.address.refresh_ms / 1000
+        if now - self._refreshed < (refresh_s if settled else min(1.0, refresh_s)):
             return
         self._refreshed = now
         try:

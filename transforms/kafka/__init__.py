@@ -1,0 +1,30 @@
+"""Kafka: where topics are (`address`), the client's settings, and the clients themselves."""
+
+from transforms.kafka.address import Broker, KafkaAddress, KafkaTarget, matching
+from transforms.kafka.clients import (
+    BrokerFault,
+    Monitor,
+    check,
+    check_target,
+    client,
+    make,
+    patiently,
+    settings_for,
+)
+from transforms.kafka.settings import BadAddress
+
+__all__ = [
+    "BadAddress",
+    "Broker",
+    "BrokerFault",
+    "KafkaAddress",
+    "KafkaTarget",
+    "Monitor",
+    "check",
+    "check_target",
+    "client",
+    "make",
+    "matching",
+    "patiently",
+    "settings_for",
+]

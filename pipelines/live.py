@@ -38,7 +38,7 @@ from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.granules import check_tables, write_manifest, written
 from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
-from transforms.sources.kafka_sample import sample
+from transforms.sources.kafka import sample
 
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""

@@ -26,7 +26,8 @@ from transforms.arrays import conform, integers
 from transforms.counts import ITEM, counted
 from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
-from transforms.fold.granules import BEHIND, events_element, mark_element
+from transforms.fold.elements import events_element, mark_element
+from transforms.fold.granules import BEHIND
 from transforms.formats import registry
 from transforms.formats.base import (
     Context,

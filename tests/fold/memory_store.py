@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from transforms.fold.granules import Bag
+from transforms.fold.shard import Bag
 
 
 class MemoryStore:
-    """`transforms.fold.granules.Store` in memory.
+    """`transforms.fold.shard.Store` in memory.
 
     Attributes:
         timer: when the shard wants to fire, in ms.

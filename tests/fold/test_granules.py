@@ -17,16 +17,9 @@ from tests.fold.memory_store import MemoryStore
 from tests.fold.test_bounded import fold as fold_bounded
 from tests.kernels.messages import SECOND, START, messages, table
 from transforms.exchange import Exchange, fetch, with_schema
-from transforms.fold.granules import (
-    BEHIND,
-    Copies,
-    Fired,
-    GranuleFold,
-    control_element,
-    events_element,
-    mark_element,
-    state_element,
-)
+from transforms.fold.elements import control_element, events_element, mark_element, state_element
+from transforms.fold.granules import BEHIND, Fired, GranuleFold
+from transforms.fold.shard import Copies
 from transforms.kernels.base import END, Control, Kernel, Step
 from transforms.kernels.case_state import STATE_SCHEMA, Rules
 from transforms.kernels.transitions import TransitionsKernel

@@ -21,14 +21,8 @@ from tests.fold.test_granules import D, Stream
 from tests.kernels.messages import START, messages, table
 from transforms.exchange import Exchange, shards_of
 from transforms.fold.bounded import BoundedFold
-from transforms.fold.granules import (
-    BEHIND,
-    Copies,
-    GranuleFold,
-    events_element,
-    mark_element,
-    state_element,
-)
+from transforms.fold.elements import events_element, mark_element, state_element
+from transforms.fold.granules import BEHIND, GranuleFold
 from transforms.fold.handover import (
     STATE,
     Handover,
@@ -37,6 +31,7 @@ from transforms.fold.handover import (
     describe,
     state_output,
 )
+from transforms.fold.shard import Copies
 from transforms.kernels.base import END
 from transforms.kernels.case_state import STATE_SCHEMA, Rules
 from transforms.kernels.transitions import TransitionsKernel

@@ -318,8 +318,8 @@ def test_what_retention_took_is_counted(
 def test_a_broker_that_bounces_is_only_a_delay(
     own_kafka: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.sources.kafka_reader.FIRST_FILL_S", 1)
-    monkeypatch.setattr("transforms.sources.kafka_reader.ASK_S", 1)
+    monkeypatch.setattr("transforms.sources.kafka.reader.FIRST_FILL_S", 1)
+    monkeypatch.setattr("transforms.sources.kafka.reader.ASK_S", 1)
     own_kafka.create_topic(topic, 2)
     produce(own_kafka, topic, ["a"])
     with Driver(source_of(own_kafka, topic)) as driver:

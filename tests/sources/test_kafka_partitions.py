@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.sources.partitions import Key, Partitions, restore
+from transforms.sources.kafka.partitions import Key, Partitions, restore
 
 D, IDLE = 30, 10
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.services.kafka import KafkaBroker
 from transforms.kafka import KafkaAddress
-from transforms.sources.kafka_marks import KafkaMark, _Committer
-from transforms.sources.kafka_sample import sample
+from transforms.sources.kafka import sample
+from transforms.sources.kafka.marks import KafkaMark, _Committer
 
 
 def test_a_sample_takes_the_first_messages_of_each_partition(kafka: KafkaBroker) -> None:

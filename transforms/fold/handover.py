@@ -23,7 +23,7 @@ from apache_beam.io.filesystems import FileSystems
 from schemas.tables import Output
 from transforms.durations import show_ms
 from transforms.exchange import shards_of, without_nulls
-from transforms.fold.granules import state_element
+from transforms.fold.elements import state_element
 from transforms.kernels.base import Kernel
 from transforms.sinks.commit import MANIFEST
 

@@ -25,7 +25,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from schemas.coders import pack
 from transforms.counts import counted
-from transforms.fold.granules import Bag, Copies, Fired, GranuleFold, mark_element
+from transforms.fold.elements import mark_element
+from transforms.fold.granules import Fired, GranuleFold
+from transforms.fold.shard import Bag, Copies
 from transforms.progress import tally
 
 Rows = tuple[str, int, int, bytes]

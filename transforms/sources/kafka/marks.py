@@ -20,7 +20,7 @@ from apache_beam.coders import Coder
 from apache_beam.io.unbounded_source import CheckpointMark
 
 from transforms.kafka import KafkaAddress, Monitor, client, make, settings_for
-from transforms.sources.partitions import Key, Positions, restore
+from transforms.sources.kafka.partitions import Key, Positions, restore
 
 LOGGER = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The reader of one slice of Kafka's partitions: messages to batches, and what may go wrong.
 
 What it owes to Beam and to whom it reads from is said in `transforms.sources.kafka`; record times
-and the watermark are those of `transforms.sources.partitions`.
+and the watermark are those of `transforms.sources.kafka.partitions`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -20,12 +20,10 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from transforms.kafka import BrokerFault, Monitor, client, matching
-from transforms.sources.kafka_marks import KafkaMark, bound_of, committer_of, consumer_of
+from transforms.sources.kafka.marks import KafkaMark, bound_of, committer_of, consumer_of
+from transforms.sources.kafka.partitions import Key, Partitions, restore
+from transforms.sources.kafka.slice import KafkaSlice
 from transforms.sources.messages import DRAIN, pack_messages
-from transforms.sources.partitions import Key, Partitions, restore
-
-if TYPE_CHECKING:
-    from transforms.sources.kafka import KafkaSource
 
 LOGGER = logging.getLogger(__name__)
 
@@ -68,17 +66,17 @@ class KafkaReader(UnboundedReader):
     """Reads the partitions of one slice.
 
     Args:
-        source: the slice.
+        owned: the slice.
         mark: where to go on.
     """
 
-    def __init__(self, source: KafkaSource, mark: KafkaMark | None) -> None:
+    def __init__(self, owned: KafkaSlice, mark: KafkaMark | None) -> None:
         kafka = client()
         self._errors, self._exception = kafka.KafkaError, kafka.KafkaException
         self._place = kafka.TopicPartition
-        self._source = source
+        self._slice = owned
         self._partitions = Partitions(
-            1000 * source.disorder_ms, 1000 * source.address.idle_ms, mark.floor if mark else None
+            1000 * owned.disorder_ms, 1000 * owned.address.idle_ms, mark.floor if mark else None
         )
         self._restored = restore(mark.positions) if mark and mark.positions else {}
         # Without partitions to go on with, nothing is known until the broker has told.
@@ -89,16 +87,16 @@ class KafkaReader(UnboundedReader):
         self._ends: dict[Key, int] | None = None
         self._held: list[Any] = []
         self._statistics: bytes | str = ""
-        self._ask = min(source.batch, 1000)
+        self._ask = min(owned.batch, 1000)
         self._refreshed = self._looked = float("-inf")
         self._ended = False
         self._told = -DRAIN
         self._current = b""
         self._current_time = MIN_TIMESTAMP
         self._counters = {name: Metrics.counter(KafkaReader, name) for name in _COUNTERS}
-        self._monitor = Monitor(source.address.servers)
+        self._monitor = Monitor(owned.address.servers)
         self._consumer = consumer_of(
-            source.address,
+            owned.address,
             self._monitor,
             stats_cb=self._on_statistics,
             statistics_interval_ms=_STATISTICS_MS,
@@ -132,7 +130,7 @@ class KafkaReader(UnboundedReader):
         """
         deadline = time.monotonic() + PATIENCE_S
         while not (found := self._advance()):
-            if not self._source.marks_ms or self._ended or time.monotonic() > deadline:
+            if not self._slice.marks_ms or self._ended or time.monotonic() > deadline:
                 break
         return found
 
@@ -142,7 +140,7 @@ class KafkaReader(UnboundedReader):
         if self._stopping():
             return self._end()
         self._refresh()
-        wait = self._source.linger_ms / 1000
+        wait = self._slice.linger_ms / 1000
         messages = self._held or self._consumer.consume(self._ask, wait)
         self._held = []
         found = bool(messages) and self._take(messages)
@@ -150,21 +148,21 @@ class KafkaReader(UnboundedReader):
             self._confirm()
         if found:
             return True
-        if self._source.until_end and self._at_ends():
+        if self._slice.until_end and self._at_ends():
             return self._end()
         return self._mark_time()
 
     def _end(self) -> bool:
         """End; the last batch is an empty one that says so, if marks are wanted."""
         self._ended = True
-        if not self._source.marks_ms:
+        if not self._slice.marks_ms:
             return False
         self._current = self._empty(DRAIN)
         return True
 
     def _mark_time(self) -> bool:
         """Make an empty batch where the watermark has passed a granule without messages."""
-        length = self._source.marks_ms
+        length = self._slice.marks_ms
         watermark = self._partitions.watermark() if length else None
         if watermark is None or watermark // 1000 // length <= self._told // length:
             return False
@@ -179,10 +177,10 @@ class KafkaReader(UnboundedReader):
 
     def _say(self, complete_ms: int | None) -> tuple[int, int, int] | tuple[()]:
         """Return what a batch says of its reader, and remember it."""
-        if complete_ms is None or not self._source.marks_ms:
+        if complete_ms is None or not self._slice.marks_ms:
             return ()
         self._told = complete_ms
-        return self._source.number, self._source.of, complete_ms
+        return self._slice.number, self._slice.of, complete_ms
 
     def get_current(self) -> bytes:
         """Return the batch."""
@@ -205,11 +203,11 @@ class KafkaReader(UnboundedReader):
         if self._known:
             self._partitions.watermark()
             positions = self._partitions.positions()
-        source = self._source
+        owned = self._slice
         floor = self._partitions.floor
         # At the end everything is folded.
-        marks = 0 if self._ended else source.marks_ms
-        return KafkaMark(source.address, positions, floor, source.disorder_ms, marks)
+        marks = 0 if self._ended else owned.marks_ms
+        return KafkaMark(owned.address, positions, floor, owned.disorder_ms, marks)
 
     def close(self) -> None:
         """Let the consumer go."""
@@ -256,7 +254,7 @@ class KafkaReader(UnboundedReader):
         ends = sizes.cumsum()
         fits = max(1, int(ends.searchsorted(BATCH_BYTES, "right")))
         mean = max(1, int(ends[-1]) // len(payloads))
-        self._ask = max(1, min(self._source.batch, BATCH_BYTES // mean))
+        self._ask = max(1, min(self._slice.batch, BATCH_BYTES // mean))
         return min(fits, len(payloads))
 
     def _pack(
@@ -293,7 +291,7 @@ class KafkaReader(UnboundedReader):
             behind=behind,
             said=self._say(None if watermark is None else watermark // 1000),
         )
-        oldest = int(times.min()) - 1000 * self._source.disorder_ms
+        oldest = int(times.min()) - 1000 * self._slice.disorder_ms
         self._current_time = Timestamp(micros=oldest)
         self._count("messages", len(messages))
         if behind:
@@ -316,7 +314,7 @@ class KafkaReader(UnboundedReader):
             self._errors.TOPIC_AUTHORIZATION_FAILED,
             self._errors.GROUP_AUTHORIZATION_FAILED,
         }:
-            servers = ",".join(self._source.address.servers)
+            servers = ",".join(self._slice.address.servers)
             reason = f"{servers} does not let us read {key[0]}: {fault.str()}"
             raise BrokerFault(reason)
         else:
@@ -359,10 +357,10 @@ class KafkaReader(UnboundedReader):
     def _stopping(self) -> bool:
         """Whether the stop file exists; looked for ten times a second at most."""
         now = time.monotonic()
-        if not self._source.stop or now - self._looked < _STOP_LOOKS_S:
+        if not self._slice.stop or now - self._looked < _STOP_LOOKS_S:
             return False
         self._looked = now
-        return os.path.exists(self._source.stop)
+        return os.path.exists(self._slice.stop)
 
     def _at_ends(self) -> bool:
         return self._ends is not None and all(
@@ -372,10 +370,10 @@ class KafkaReader(UnboundedReader):
 
     def _refresh(self) -> None:
         """Look for partitions that are new, or gone."""
-        source = self._source
+        owned = self._slice
         settled = self._known and len(self._partitions) and not self._missing
         now = time.monotonic()
-        refresh_s = source.address.refresh_ms / 1000
+        refresh_s = owned.address.refresh_ms / 1000
         if now - self._refreshed < (refresh_s if settled else min(1.0, refresh_s)):
             return
         self._refreshed = now
@@ -386,12 +384,12 @@ class KafkaReader(UnboundedReader):
             ).topics
             found = {
                 (name, number)
-                for name in matching(topics, source.address.topics)
+                for name in matching(topics, owned.address.topics)
                 for number in topics[name].partitions
-                if source.owns(name, number)
+                if owned.owns(name, number)
             }
             fresh = self._begin(sorted(key for key in found if key not in self._partitions))
-            if source.until_end and self._ends is None:
+            if owned.until_end and self._ends is None:
                 kept = [key for key in self._partitions if key in found]
                 self._ends = {key: self._range(key)[1] for key in [*fresh, *kept]}
         except self._exception as e:
@@ -416,7 +414,7 @@ class KafkaReader(UnboundedReader):
         """
         if not keys:
             return {}
-        address = self._source.address
+        address = self._slice.address
         begin: dict[Key, tuple[int, int | None]] = {}
         places: dict[Key, Any] = {}
         start_ms = address.start_ms
@@ -469,7 +467,7 @@ class KafkaReader(UnboundedReader):
             LOGGER.warning("%s was deleted; it is read no longer", _name(key))
             self._partitions.remove(key)
             self._missing.pop(key)
-            committer_of(self._source.address).forget(key)
+            committer_of(self._slice.address).forget(key)
 
     def _reset(self, key: Key) -> None:
         """Go on at the earliest message: the broker no longer has the one we want."""
@@ -484,7 +482,7 @@ class KafkaReader(UnboundedReader):
         self._consumer.incremental_assign([self._place(*key, low)])
 
     def _lost(self, key: Key, wanted: int, low: int) -> None:
-        committer_of(self._source.address).forget(key)
+        committer_of(self._slice.address).forget(key)
         if low > wanted:
             self._count("lost_offsets", low - wanted)
             LOGGER.warning(

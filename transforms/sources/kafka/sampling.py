@@ -6,7 +6,7 @@ import time
 
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress, Monitor, client
-from transforms.sources.kafka_marks import consumer_of
+from transforms.sources.kafka.marks import consumer_of
 
 WAIT_S = 3.0
 

@@ -1,0 +1,80 @@
+"""The source and its step: how a runner cuts, reads and stamps topics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder
+from apache_beam.io.unbounded_source import (
+    CheckpointMark,
+    ReadFromUnboundedSource,
+    UnboundedSource,
+)
+
+from transforms.kafka import KafkaAddress, Monitor, matching
+from transforms.sources.kafka.marks import KafkaMark, KafkaMarkCoder, consumer_of
+from transforms.sources.kafka.reader import ASK_S, KafkaReader
+from transforms.sources.kafka.slice import KafkaSlice
+
+
+class KafkaSource(KafkaSlice, UnboundedSource):
+    """One slice of the partitions of some topics, read in packed batches."""
+
+    def split(self, desired_num_splits: int, options: Any = None) -> list[KafkaSource]:
+        """Cut into slices; partitions that appear later belong to them too."""
+        slices = self.splits
+        if slices is None:
+            slices = max(1, min(desired_num_splits, _count_partitions(self.address)))
+        return [replace(self, number=number, of=slices) for number in range(slices)]
+
+    def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> KafkaReader:
+        """Make a reader that goes on after a mark."""
+        mark = checkpoint_mark if isinstance(checkpoint_mark, KafkaMark) else None
+        return KafkaReader(self, mark)
+
+    def get_checkpoint_mark_coder(self) -> KafkaMarkCoder:
+        """Return the coder of marks."""
+        return KafkaMarkCoder(self.address, self.disorder_ms, self.marks_ms)
+
+    def default_output_coder(self) -> BytesCoder:
+        """Elements are bytes."""
+        return BytesCoder()
+
+
+@dataclass(eq=False)
+class ReadKafka(beam.PTransform):
+    """Reads topics: packed batches of `MESSAGE_SCHEMA` (bytes), stamped with record time - D.
+
+    A batch's timestamp is that of its oldest message.
+
+    Attributes:
+        source: what to read, and how; without `splits` a slice a partition, at most 20.
+        poll_interval_s: pause of a reader that has nothing.
+        batches_per_bundle: after so many batches a bundle ends, and offsets are committed.
+        seconds_per_bundle: likewise.
+    """
+
+    source: KafkaSource
+    poll_interval_s: float = 0.05
+    batches_per_bundle: int = 4
+    seconds_per_bundle: float = 0.2
+
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+        """Wire the step."""
+        return root | "Read topics" >> ReadFromUnboundedSource(
+            self.source,
+            poll_interval=self.poll_interval_s,
+            max_records_per_bundle=self.batches_per_bundle,
+            max_read_time_seconds=self.seconds_per_bundle,
+        )
+
+
+def _count_partitions(address: KafkaAddress) -> int:
+    consumer = consumer_of(address, Monitor(address.servers))
+    try:
+        topics = consumer.list_topics(timeout=ASK_S).topics
+    finally:
+        consumer.close()
+    return sum(len(topics[name].partitions) for name in matching(topics, address.topics))

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     from pipelines.exit_codes import ExitCode, RunError, Terminated  # noqa: PLC0415
     from pipelines.options import UsageError  # noqa: PLC0415
     from pipelines.registry import PIPELINES  # noqa: PLC0415
-    from pipelines.summary import Screen  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
     from pipelines.version import version  # noqa: PLC0415
 
     arguments = list(argv)
@@ -97,7 +97,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     """Options, frozen settings, run."""
     from pipelines import beam_log, options  # noqa: PLC0415
     from pipelines.registry import PIPELINES  # noqa: PLC0415
-    from pipelines.summary import Screen  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
 
     beam_log.configure(verbose="--verbose" in arguments)
     settings, flags = options.parse(arguments, name)
@@ -113,7 +113,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 def _show(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines import beam_log, help, options  # noqa: PLC0415
     from pipelines.exit_codes import ExitCode  # noqa: PLC0415
-    from pipelines.summary import Screen  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
         print(help.of_show(_program()))

@@ -21,12 +21,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, picture, stream_engine, summary
+from pipelines import beam_log, picture, stream_engine
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.job import Job
-from pipelines.launch import NO_ROOM, hold_output
+from pipelines.laws import laws, show_laws, verdict
 from pipelines.options import Settings
+from pipelines.output import NO_ROOM, hold_output
 from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
+from pipelines.screen import Screen, counted
 from pipelines.stream_engine import StreamEngine
 from pipelines.values import time_text
 from pipelines.version import version
@@ -54,7 +56,7 @@ STOP = "stop"
 
 
 def launch_stream(
-    pipeline: Pipeline, settings: Settings, flags: PipelineOptions, screen: summary.Screen
+    pipeline: Pipeline, settings: Settings, flags: PipelineOptions, screen: Screen
 ) -> ExitCode:
     """Run a stream.
 
@@ -107,7 +109,7 @@ def launch_stream(
 
 
 def close(
-    screen: summary.Screen,
+    screen: Screen,
     settings: Settings,
     counts: Mapping[str, int],
     seconds: float,
@@ -125,17 +127,17 @@ def close(
     manifest = {**summarise(counts, settings.items), "tables": tables or {}}
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
-    checked = summary.laws(manifest)
+    checked = laws(manifest)
     for number, target in enumerate(settings.targets):
         names = PIPELINES[settings.pipeline].tables
         rows = {name: {"rows": n} for name, n in delivered(counts, number, names).items()}
-        for law in summary.laws({**manifest, "tables": rows})[2:]:
+        for law in laws({**manifest, "tables": rows})[2:]:
             checked.append(replace(law, unit=f"{law.unit} in {target}"))
-    summary.show_laws(screen, checked)
+    show_laws(screen, checked)
     behind = counts.get("behind_watermark", 0)
     if behind:
         screen.warn(
-            f"{summary.counted(behind, 'event')} came behind the watermark: folded when they "
+            f"{counted(behind, 'event')} came behind the watermark: folded when they "
             "came; a longer --disorder or ?idle= waits for them"
         )
     events = manifest["events"]["in"]
@@ -143,10 +145,10 @@ def close(
     if tables:
         files = sum(each["files"] for each in tables.values())
         screen.say(
-            f"{summary.counted(files, 'file')} written; look: "
+            f"{counted(files, 'file')} written; look: "
             f"python run.py show {shlex.quote(settings.output)}"
         )
-    return summary.verdict(screen, settings, manifest, checked)
+    return verdict(screen, settings, manifest, checked)
 
 
 def _outputs(pipeline: Pipeline) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
 
 
 def _plan_topics(
-    screen: summary.Screen, settings: Settings, topics: Mapping[str, int]
+    screen: Screen, settings: Settings, topics: Mapping[str, int]
 ) -> dict[str, TopicPlan]:
     """Find out the format and the columns of the topics by their first messages."""
     plans: dict[str, TopicPlan] = {}
@@ -243,7 +245,7 @@ def _folder(pipeline: Pipeline, settings: Settings, detached: bool) -> Iterator[
 
 
 def _warn_of_files(
-    screen: summary.Screen, settings: Settings, engine: StreamEngine, sink: Run | None
+    screen: Screen, settings: Settings, engine: StreamEngine, sink: Run | None
 ) -> None:
     if sink is None:
         return
@@ -328,7 +330,7 @@ def _await(
     job: Job,
     engine: StreamEngine,
     run: RunContext,
-    screen: summary.Screen,
+    screen: Screen,
     panel: picture.Panel,
 ) -> None:
     """Wait until the stream has ended; Ctrl-C lets it end."""
@@ -364,7 +366,7 @@ def _await(
 
 
 def _show_plan(
-    screen: summary.Screen,
+    screen: Screen,
     pipeline: Pipeline,
     settings: Settings,
     topics: Mapping[str, int],
@@ -375,7 +377,7 @@ def _show_plan(
     for address in settings.sources:
         screen.say(f"input     {address}")
     for topic, partitions in topics.items():
-        screen.say(f"          {topic}: {summary.counted(partitions, 'partition')}")
+        screen.say(f"          {topic}: {counted(partitions, 'partition')}")
     screen.say(
         f"work      {settings.shards or _shards(engine)} shards, granules of "
         f"{settings.granule_ms} ms"

@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.summary import Screen
+from pipelines.screen import Screen
 from transforms.fold.streaming import Standing, standing
 
 LINE_EVERY_S = 10.0

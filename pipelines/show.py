@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,9 @@ from apache_beam.io.filesystems import FileSystems
 from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.summary import PLAIN_WIDTH, Screen, counted, laws, show_laws, table_names
+from pipelines.laws import laws, show_laws
+from pipelines.registry import PIPELINES
+from pipelines.screen import PLAIN_WIDTH, Screen, counted
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.sinks.commit import MANIFEST
 
@@ -85,6 +87,14 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
             if left_out:
                 screen.say(f"and {len(left_out)} columns: {', '.join(left_out)}", wrap=True)
         screen.say()
+
+
+def table_names(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the tables of a run in the order of its pipeline (a manifest's keys are sorted)."""
+    pipeline = PIPELINES.get(manifest["pipeline"])
+    known = pipeline.tables if pipeline else ()
+    first = [name for name in known if name in manifest["tables"]]
+    return first + [name for name in manifest["tables"] if name not in first]
 
 
 def render(table: pa.Table, name: str, width: int) -> tuple[Table, list[str]]:

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pipelines.summary import Screen
+from pipelines.screen import Screen
 from pipelines.values import size_text
 from transforms.progress import Totals
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines import picture
 from pipelines.picture import Lines, Rate, lag_text
-from pipelines.summary import Screen
+from pipelines.screen import Screen
 from transforms.fold.streaming import Standing
 
 

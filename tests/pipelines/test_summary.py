@@ -12,8 +12,10 @@ import pytest
 import run
 from pipelines import show, watch
 from pipelines.exit_codes import ExitCode
+from pipelines.laws import laws
 from pipelines.options import Settings
-from pipelines.summary import Screen, close, laws
+from pipelines.screen import Screen
+from pipelines.summary import close
 from schemas.tables import DEAD_LETTERS, TRANSITIONS
 from transforms.progress import Totals
 from transforms.sinks.tables import FileFormat, write_table

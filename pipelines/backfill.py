@@ -1,0 +1,245 @@
+"""Runs a backfill from options to exit code: plan, checks, engine, waiting, closing.
+
+Everything that can be wrong with the configuration is found before the engine starts. The
+pipeline runs in a thread of its own, because the FnApiRunner's `run` blocks, so that
+progress is shown and Ctrl-C is heard. A run that fails leaves the output as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from pipelines import beam_log, engine, summary, watch
+from pipelines.exit_codes import ExitCode, RunError
+from pipelines.job import Job
+from pipelines.options import Settings
+from pipelines.output import NO_ROOM, hold_output, one_line, read_manifest
+from pipelines.paths import CLIENTS, with_top_level
+from pipelines.registry import Pipeline, RunContext
+from pipelines.screen import Screen
+from pipelines.version import version
+from pipelines.workers import Workers
+from transforms import progress
+from transforms.formats import registry
+from transforms.sinks.commit import Run
+from transforms.sources import files
+
+POLL_S = 0.1
+
+
+def launch_backfill(
+    pipeline: Pipeline, settings: Settings, flags: PipelineOptions, screen: Screen
+) -> ExitCode:
+    """Run a pipeline over files.
+
+    Raises:
+        RunError: it can't be started, or it failed.
+        KeyboardInterrupt: the user has had enough; everything temporary is removed.
+    """
+    with Workers([f"pipelines.{pipeline.name}"]) as workers:
+        return _run(pipeline, settings, flags, screen, workers)
+
+
+def _run(
+    pipeline: Pipeline,
+    settings: Settings,
+    flags: PipelineOptions,
+    screen: Screen,
+    workers: Workers,
+) -> ExitCode:
+    begun = time.monotonic()
+    _check_file_systems(settings)
+    choose = partial(
+        engine.choose,
+        flags,
+        settings.arguments,
+        settings.workers,
+        python_bound=frozenset(n for n in registry.names() if registry.get(n).python_bound),
+    )
+
+    def foresee(sizes: Mapping[str, int]) -> bool:
+        ahead = choose(sizes)
+        if ahead.mode != "processes":
+            return False
+        workers.start(ahead.workers)
+        return True
+
+    if settings.explain_plan or foresee({}):
+        plan = make_plan(settings)
+    else:
+        plan = make_plan(settings, engine.PROCESSES_FROM, foresee)
+    chosen = choose({name: size for name, (_, size) in plan.formats.items()})
+    if chosen.mode != "processes":
+        workers.stop()
+    beam_log.configure(settings.verbose, local=chosen.mode != "elsewhere")
+    if settings.explain_plan:
+        summary.show_plan(screen, pipeline, settings, plan, chosen)
+        return ExitCode.OK
+    run_id = _run_id(settings)
+    with hold_output(pipeline, settings, run_id) as sink:
+        screen.note(f"engine: {chosen} ({chosen.reason})")
+        scratch = sink.scratch if chosen.local else ""
+        _warn_early(screen, settings, plan, chosen, sink)
+        run = RunContext(
+            run_id,
+            str(chosen),
+            chosen.local,
+            scratch,
+            plan,
+            sink,
+            pipeline.tables,
+            version(),
+        )
+        if scratch:
+            progress.prepare(scratch)
+        runner = engine.make_runner(chosen, flags, settings.verbose, scratch, workers)
+        root = beam.Pipeline(runner=runner, options=flags)
+        pipeline.build(root, settings, run)
+        detached = flags.view_as(StandardOptions).no_wait_until_finish
+        job = Job(root, wait=not detached)
+        with beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose):
+            try:
+                with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
+                    _await(job, workers, lambda: watcher.update(progress.read_progress(scratch)))
+            finally:
+                # Still quiet: the runner's threads complain of workers that are ended.
+                workers.stop()
+        if detached and chosen.mode == "elsewhere":
+            screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
+            return ExitCode.OK
+        manifest = read_manifest(settings.output, run.run_id)
+    return summary.close(screen, settings, manifest, time.monotonic() - begun)
+
+
+def _check_file_systems(settings: Settings) -> None:
+    named = [("input", pattern) for pattern in settings.input]
+    if settings.output:
+        named.append(("output", settings.output))
+    for option, path in named:
+        try:
+            FileSystems.get_filesystem(path)
+        except ValueError:
+            text = (
+                f"--{option} '{path}' is on a file system that Beam does not know; use a path of "
+                f"this machine or one of {', '.join(f'{scheme}://' for scheme in CLIENTS)}"
+            )
+            raise RunError(ExitCode.USAGE, text) from None
+
+
+def make_plan(
+    settings: Settings,
+    much: int = 0,
+    foresee: Callable[[Mapping[str, int]], object] | None = None,
+) -> files.Plan:
+    """Match the input and say what is to be read.
+
+    Args:
+        settings: of the run.
+        much: bytes of input from which `foresee` is called.
+        foresee: called once, as soon as so much has been found, with the bytes of each format as
+            they seem to be. Nothing is called if there is less.
+
+    Raises:
+        RunError: nothing matches, or it can't be matched.
+    """
+    try:
+        plan = files.plan(
+            with_top_level(settings.input),
+            settings.format,
+            settings.context(),
+            shards=settings.shards,
+            much=much,
+            foresee=foresee,
+        )
+    except (BeamIOError, OSError) as error:
+        raise RunError(ExitCode.NO_INPUT, f"--input can't be read: {one_line(error)}") from None
+    if not plan.files:
+        missing = "; ".join(_no_match(pattern) for pattern in settings.input)
+        raise RunError(ExitCode.NO_INPUT, missing)
+    if settings.columns:
+        # Columns given by name that the first file lacks are a slip, not bad data.
+        unfit = files.unfit_columns(plan, settings.context())
+        if unfit is not None:
+            given = ",".join(f"{column}={name}" for column, name in settings.columns)
+            raise RunError(ExitCode.USAGE, f"--columns {given} does not fit {unfit}")
+    return plan
+
+
+def _no_match(pattern: str) -> str:
+    text = f"no file matches --input '{pattern}'"
+    if "://" in pattern:
+        return text
+    fixed = Path(pattern)
+    while any(c in str(fixed) for c in "*?[") or not os.path.exists(fixed):
+        missing, fixed = fixed, fixed.parent
+        if fixed == missing:
+            return text
+    if fixed.is_dir():
+        first = missing if fixed != Path(pattern) else fixed
+        if not any(c in first.name for c in "*?["):
+            return f"{text}; there is no '{first}'"
+        return f"{text}; there is a folder '{fixed}', but nothing in it matches"
+    return text
+
+
+def _warn_early(
+    screen: Screen, settings: Settings, plan: files.Plan, chosen: engine.Engine, sink: Run
+) -> None:
+    for warning in (*plan.warnings, *sink.notes):
+        screen.warn(warning)
+    if chosen.local and shutil.disk_usage(sink.scratch).free < plan.bytes:
+        screen.warn(
+            f"the disk of {sink.scratch} has less room than the input has bytes; "
+            "give an --output on a larger one"
+        )
+    if not chosen.local and sink.store.local:
+        screen.warn(
+            f"--output '{settings.output}' is a folder of this machine, but the workers of "
+            f"{chosen} may be on others; give one that all of them see"
+        )
+
+
+def _await(job: Job, workers: Workers, watcher: Callable[[], None]) -> None:
+    """Wait for a job.
+
+    Raises:
+        RunError: it failed.
+        KeyboardInterrupt: not waited any longer; a runner elsewhere is told to cancel.
+    """
+    try:
+        over = False
+        while not over:
+            over = job.ended.wait(POLL_S)
+            watcher()
+            died = workers.dead()
+            if died and job.error is None:
+                raise RunError(ExitCode.FAILED, died)
+    except KeyboardInterrupt:
+        if job.result is not None:
+            job.result.cancel()
+        raise
+    if isinstance(job.error, KeyboardInterrupt):
+        raise job.error
+    if job.error is not None:
+        trouble = beam_log.original_error(job.error)
+        if trouble.kind == "OutputError" or trouble.number in NO_ROOM:
+            text = NO_ROOM.get(trouble.number or 0, "")
+            raise RunError(ExitCode.OUTPUT, f"{trouble}{text}", traceback=True) from job.error
+        raise RunError(ExitCode.FAILED, f"{trouble}", traceback=True) from job.error
+
+
+def _run_id(settings: Settings) -> str:
+    started = datetime.fromtimestamp(settings.started_us // 1_000_000, timezone.utc)
+    return f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"

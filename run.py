@@ -37,8 +37,12 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
     from pipelines import help, values  # noqa: PLC0415 (only once they are known to be ours)
-    from pipelines.exit_codes import ExitCode, RunError, Terminated  # noqa: PLC0415
-    from pipelines.options import UsageError  # noqa: PLC0415
+    from pipelines.exit_codes import (  # noqa: PLC0415
+        ExitCode,
+        RunError,
+        Terminated,
+        UsageError,  # noqa: PLC0415
+    )
     from pipelines.registry import PIPELINES  # noqa: PLC0415
     from pipelines.screen import Screen  # noqa: PLC0415
     from pipelines.version import version  # noqa: PLC0415

@@ -24,11 +24,11 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from pipelines import beam_log, engine, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.job import Job
-from pipelines.options import Settings
 from pipelines.output import NO_ROOM, hold_output, one_line, read_manifest
 from pipelines.paths import CLIENTS, with_top_level
 from pipelines.registry import Pipeline, RunContext
 from pipelines.screen import Screen
+from pipelines.settings import Settings
 from pipelines.version import version
 from pipelines.workers import Workers
 from transforms import progress

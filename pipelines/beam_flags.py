@@ -15,7 +15,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipelines import values
-from pipelines.options import UsageError
+from pipelines.exit_codes import UsageError
 
 REFUSED_RUNNERS = ("BundleBasedDirectRunner", "InteractiveRunner")
 

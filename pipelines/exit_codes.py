@@ -50,3 +50,11 @@ class RunError(Exception):
         self.code = code
         self.text = text
         self.traceback = traceback
+
+
+class UsageError(Exception):
+    """Wrong options: one sentence a problem."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

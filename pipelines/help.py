@@ -7,7 +7,7 @@ import textwrap
 
 from pipelines.exit_codes import MEANING
 from pipelines.option_table import OPTIONS, Option
-from pipelines.options import format_names
+from pipelines.option_values import format_names
 from pipelines.registry import PIPELINES, Pipeline
 
 WIDEST = 100

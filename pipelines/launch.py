@@ -5,9 +5,9 @@ from __future__ import annotations
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.exit_codes import ExitCode
-from pipelines.options import Settings
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen
+from pipelines.settings import Settings
 
 
 def launch(

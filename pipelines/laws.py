@@ -15,7 +15,7 @@ from pipelines.exit_codes import ExitCode
 from pipelines.screen import Screen, counted
 
 if TYPE_CHECKING:
-    from pipelines.options import Settings
+    from pipelines.settings import Settings
 
 
 @dataclass(frozen=True)

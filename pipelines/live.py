@@ -25,10 +25,10 @@ from pipelines import beam_log, picture, stream_engine
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.job import Job
 from pipelines.laws import laws, show_laws, verdict
-from pipelines.options import Settings
 from pipelines.output import NO_ROOM, hold_output
 from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
+from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
 from pipelines.values import time_text
 from pipelines.version import version

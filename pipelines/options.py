@@ -14,150 +14,31 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pipelines import values
-from pipelines.option_table import MASKABLE, OPTIONS
+from pipelines import option_values, values
+from pipelines.exit_codes import UsageError
+from pipelines.option_table import OPTIONS
 from pipelines.paths import local_path, matches, missing_client, patterns_of
 from pipelines.registry import PIPELINES, Pipeline
+from pipelines.settings import Settings
 from pipelines.values import BadValue
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from transforms.formats.base import Context
     from transforms.kafka import KafkaAddress, KafkaTarget
 
 T = TypeVar("T")
 D = TypeVar("D")
 
 KAFKA = "kafka://"
-FORMAT_ALIASES = {"jsonl": "json_lines", "ndjson": "json_lines", "xml": "imixs_xml"}
-OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
 MAX_SHARDS = 4096
 MAX_WORKERS = 1024
-LEAST_MASK_KEY = 16
-LARGEST_MASK_KEY = 64 * 2**10
 LARGEST_MESSAGE = 2**31 - 2**20
 """Arrow's string offsets are 32 bits wide: a longer text would not fit in a column."""
 
-_UNMAPPED = {"log", "truncated", "source", "source_offset", "attributes"}
 _SECRET = re.compile(r"secret|password|passwd|token|credential|access_key", re.IGNORECASE)
-
-
-class UsageError(Exception):
-    """Wrong options: one sentence a problem."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run is to do: made once from the options, picklable.
-
-    Attributes:
-        pipeline: the pipeline's name.
-        input: paths and globs, of any Beam file system.
-        output: folder of the output tables, without a slash at its end.
-        format: name of a format, or `auto`.
-        output_format: `parquet`, `jsonl` or `csv`.
-        columns: pairs of event column and the input's name for it.
-        items: business items kept as `attributes`.
-        timezone: zone of times that have none.
-        time_format: `strptime` format or unit of an epoch; None: ISO 8601 or an epoch.
-        delimiter: separator of CSV columns; None: found from the first lines.
-        encoding: of text files.
-        max_message_bytes: larger single documents are dead letters.
-        end_states: names of states that end a case.
-        complete_log: each case's last event is its end.
-        since_us: events before are outside, in µs since the epoch; None: no limit.
-        until_us: the input is complete up to here (exclusive); None: every deadline fires.
-        started_us: when the run started.
-        sources: topics to read, each an address; a run with any is a stream.
-        targets: topics to write.
-        granule_ms: so much of a stream is folded at a time.
-        max_future_ms: an event so far ahead of its record's time is a dead letter.
-        state_from: output of a run whose state a stream goes on from; empty for none.
-        keep_state: leave the state in the output.
-        disorder_ms: how late a record may be, the bound of the watermark.
-        case_retention_ms: how long the state of a finished case is kept.
-        idle_retention_ms: how long the state of an idle case is kept.
-        max_dead_letters: more of them fail the run; None: no limit.
-        max_dead_percent: a larger share of the messages fails the run; None: no limit.
-        mask: columns and items whose values are replaced by keyed hashes.
-        mask_key: key of these hashes.
-        shards: how many parts the fold has; None: from the input's size.
-        workers: how many threads or processes work on this machine.
-        explain_plan: say what would be done, and do nothing.
-        quiet: say nothing but errors.
-        progress: show the progress.
-        verbose: show Beam's log and stack traces.
-        color: `auto`, `always` or `never`.
-        arguments: the command line, for the manifest; secrets are left out.
-    """
-
-    pipeline: str
-    input: tuple[str, ...]
-    output: str
-    started_us: int
-    format: str = "auto"
-    output_format: str = "parquet"
-    columns: tuple[tuple[str, str], ...] = ()
-    items: tuple[str, ...] = ()
-    timezone: str = "UTC"
-    time_format: str | None = None
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    max_message_bytes: int = 64 * 2**20
-    end_states: tuple[str, ...] = ()
-    complete_log: bool = False
-    since_us: int | None = None
-    until_us: int | None = None
-    sources: tuple[KafkaAddress, ...] = ()
-    targets: tuple[KafkaTarget, ...] = ()
-    granule_ms: int = 1000
-    max_future_ms: int = 86_400_000
-    state_from: str = ""
-    keep_state: bool = False
-    disorder_ms: int = 30_000
-    case_retention_ms: int = 30 * 86_400_000
-    idle_retention_ms: int = 365 * 86_400_000
-    max_dead_letters: int | None = None
-    max_dead_percent: float | None = None
-    mask: tuple[str, ...] = ()
-    mask_key: bytes = field(default=b"", repr=False)
-    shards: int | None = None
-    workers: int = 1
-    explain_plan: bool = False
-    quiet: bool = False
-    progress: bool = True
-    verbose: bool = False
-    color: str = "auto"
-    arguments: tuple[str, ...] = ()
-
-    def context(self) -> Context:
-        """Return the settings that decoding depends on."""
-        from transforms.formats.base import Context  # noqa: PLC0415 (pyarrow: not for --help)
-
-        return Context(
-            columns=dict(self.columns),
-            items=self.items,
-            timezone=self.timezone,
-            time_format=self.time_format,
-            delimiter=self.delimiter,
-            encoding=self.encoding,
-            max_message_bytes=self.max_message_bytes,
-        )
-
-    @property
-    def until_ms(self) -> int:
-        """`until_us` as kernels take it: in ms, rounded up; `kernels.base.END` for None."""
-        from transforms.kernels.base import END  # noqa: PLC0415 (pyarrow: not for --help)
-
-        return END if self.until_us is None else -(-self.until_us // 1000)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -275,9 +156,9 @@ class _Reader:
         timezone = read("timezone", values.zone, "UTC")
         items = read("items", values.names, ())
         dead = read("max_dead_letters", values.share, (None, None))
-        output_format = read("output_format", _output_format, default.output_format)
+        output_format = read("output_format", option_values.output_format, default.output_format)
         since = read("since", lambda text: values.time_us(text, timezone), None)
-        until = read("until", lambda text: _until(text, timezone), started)
+        until = read("until", lambda text: option_values.until(text, timezone), started)
         if since is not None and until is not None and since >= until:
             self.problems.append(
                 f"--since {values.time_text(since)} is not before --until "
@@ -285,7 +166,7 @@ class _Reader:
             )
         patterns, sources = self._input(pipeline)
         output, targets = self._outputs(pipeline, output_format, patterns)
-        granule = read("granule", _granule, None)
+        granule = read("granule", option_values.granule, None)
         # An address that is wrong is one of a stream, too.
         if any(text.startswith(KAFKA) for text in given["input"] or ()):
             self._check_stream()
@@ -302,9 +183,9 @@ class _Reader:
             state_from=local_path(given["state_from"] or "").rstrip("/"),
             keep_state=given["keep_state"],
             started_us=started,
-            format=read("format", _format, "auto"),
+            format=read("format", option_values.format, "auto"),
             output_format=output_format,
-            columns=read("columns", _columns, ()),
+            columns=read("columns", option_values.columns, ()),
             items=items,
             timezone=timezone,
             time_format=read("time_format", values.time_format, None),
@@ -320,19 +201,23 @@ class _Reader:
             since_us=since,
             until_us=None if sources else until,
             disorder_ms=read("disorder", values.duration_ms, default.disorder_ms),
-            case_retention_ms=read("case_retention", _retention, default.case_retention_ms),
-            idle_retention_ms=read("idle_retention", _retention, default.idle_retention_ms),
+            case_retention_ms=read(
+                "case_retention", option_values.retention, default.case_retention_ms
+            ),
+            idle_retention_ms=read(
+                "idle_retention", option_values.retention, default.idle_retention_ms
+            ),
             max_dead_letters=dead[0],
             max_dead_percent=dead[1],
-            mask=read("mask", lambda text: _mask(text, items), ()),
+            mask=read("mask", lambda text: option_values.mask(text, items), ()),
             mask_key=self._mask_key(),
             shards=read("shards", lambda text: values.whole(text, 1, MAX_SHARDS), None),
             workers=read("workers", lambda text: values.whole(text, 1, MAX_WORKERS), _cores()),
             explain_plan=given["explain_plan"],
             quiet=given["quiet"],
-            progress=read("progress", _progress, True) and not given["quiet"],
+            progress=read("progress", option_values.progress, True) and not given["quiet"],
             verbose=given["verbose"],
-            color=read("color", _color, "auto"),
+            color=read("color", option_values.color, "auto"),
             arguments=arguments,
         )
 
@@ -449,102 +334,7 @@ class _Reader:
             return b""
         if not self.given["mask"]:
             self.problems.append("--mask_key is given, but nothing to mask; add --mask actor")
-        return self.read("mask_key", _key, b"")
-
-
-def format_names() -> list[str]:
-    """Return the names of the formats that can be read."""
-    from transforms.formats import registry  # noqa: PLC0415 (pyarrow: not for wrong options)
-
-    return list(registry.names())
-
-
-def _granule(text: str) -> int:
-    length = values.duration_ms(text)
-    if not length:
-        reason = "is no time at all; give 200ms or more"
-        raise BadValue(reason)
-    return length
-
-
-def _format(text: str) -> str:
-    name = FORMAT_ALIASES.get(text, text)
-    if name == "auto":
-        return name
-    if name == "json":
-        reason = "could be two formats; use imixs_json or json_lines"
-        raise BadValue(reason)
-    return values.one_of(name, ["auto", *format_names()], "a format")
-
-
-def _output_format(text: str) -> str:
-    aliases = {"json": "jsonl", "json_lines": "jsonl", "ndjson": "jsonl"}
-    return values.one_of(aliases.get(text, text), OUTPUT_FORMATS, "an output format")
-
-
-def _columns(text: str) -> tuple[tuple[str, str], ...]:
-    from schemas.events import EVENT_SCHEMA  # noqa: PLC0415 (pyarrow: not for --help)
-
-    mapped = values.pairs(text)
-    known = [name for name in EVENT_SCHEMA.names if name not in _UNMAPPED]
-    for name, _ in mapped:
-        if name not in known:
-            reason = f"maps '{name}', which is not an event column"
-            hint = values.suggest(name, known) or f"; they are {', '.join(known)}"
-            raise BadValue(reason + hint)
-    return mapped
-
-
-def _until(text: str, timezone: str) -> int | None:
-    return None if text == "end" else values.time_us(text, timezone)
-
-
-def _retention(text: str) -> int:
-    return values.duration_ms(text, least=1)
-
-
-def _mask(text: str, items: tuple[str, ...]) -> tuple[str, ...]:
-    masked = values.names(text)
-    for name in masked:
-        # A misspelt name would write in clear what was to be hidden.
-        if name not in MASKABLE and name not in items:
-            reason = f"names '{name}', which is neither one of {', '.join(MASKABLE)} nor of --items"
-            raise BadValue(reason + values.suggest(name, [*MASKABLE, *items]))
-    return masked
-
-
-def _key(text: str) -> bytes:
-    kind, _, name = text.partition(":")
-    if kind == "env" and name:
-        key = os.environ.get(name, "").encode()
-        if not key:
-            reason = f"names the environment variable {name}, which is not set"
-            raise BadValue(reason)
-    elif kind == "file" and name:
-        try:
-            with open(os.path.expanduser(name), "rb") as file:
-                key = file.read(LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
-        except OSError as error:
-            reason = f"can't be read: {error.strerror}"
-            raise BadValue(reason) from None
-    else:
-        reason = "is not file:PATH or env:NAME; a key never stands on the command line itself"
-        raise BadValue(reason)
-    if len(key) > LARGEST_MASK_KEY:
-        reason = f"holds more than {values.size_text(LARGEST_MASK_KEY)}; give the key alone"
-        raise BadValue(reason)
-    if len(key) < LEAST_MASK_KEY:
-        reason = f"holds {len(key)} bytes; a key has at least {LEAST_MASK_KEY}"
-        raise BadValue(reason)
-    return key
-
-
-def _progress(text: str) -> bool:
-    return values.one_of(text, ("auto", "off"), "a progress display") == "auto"
-
-
-def _color(text: str) -> str:
-    return values.one_of(text, ("auto", "always", "never"), "a choice of color")
+        return self.read("mask_key", option_values.key, b"")
 
 
 def _cores() -> int:

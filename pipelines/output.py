@@ -15,8 +15,8 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.options import Settings
 from pipelines.registry import Pipeline
+from pipelines.settings import Settings
 from transforms.sinks.commit import MANIFEST, OutputError, Run
 from transforms.sinks.store import open_store
 from transforms.sinks.tables import FileFormat

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from pipelines.options import Settings
+    from pipelines.settings import Settings
     from transforms.sinks.commit import Run
 
 

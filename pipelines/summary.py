@@ -13,9 +13,9 @@ from pipelines import show
 from pipelines.engine import Engine
 from pipelines.exit_codes import ExitCode
 from pipelines.laws import laws, show_laws, verdict
-from pipelines.options import Settings
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen, counted
+from pipelines.settings import Settings
 from pipelines.values import size_text, time_text
 from transforms.sources.files import Plan
 from transforms.sources.matching import shown

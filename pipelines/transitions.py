@@ -13,8 +13,8 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.options import Settings
 from pipelines.registry import RunContext, Stream
+from pipelines.settings import Settings
 from pipelines.values import time_text
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.counts import COUNTS

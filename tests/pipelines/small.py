@@ -16,8 +16,8 @@ from typing import Any
 import apache_beam as beam
 
 import run as command_line
-from pipelines.options import Settings
 from pipelines.registry import PIPELINES, Pipeline, RunContext
+from pipelines.settings import Settings
 from transforms.progress import report
 from transforms.sinks.steps import Commit
 

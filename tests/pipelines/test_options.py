@@ -13,9 +13,10 @@ import pytest
 
 import run
 from pipelines import paths, values
-from pipelines.exit_codes import MEANING
+from pipelines.exit_codes import MEANING, UsageError
 from pipelines.option_table import OPTIONS
-from pipelines.options import Settings, UsageError, parse
+from pipelines.options import parse
+from pipelines.settings import Settings
 from pipelines.values import BadValue
 from transforms.kernels.base import END
 

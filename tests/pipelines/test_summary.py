@@ -13,8 +13,8 @@ import run
 from pipelines import show, watch
 from pipelines.exit_codes import ExitCode
 from pipelines.laws import laws
-from pipelines.options import Settings
 from pipelines.screen import Screen
+from pipelines.settings import Settings
 from pipelines.summary import close
 from schemas.tables import DEAD_LETTERS, TRANSITIONS
 from transforms.progress import Totals

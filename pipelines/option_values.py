@@ -1,0 +1,124 @@
+"""The values of our own options, each read from its text.
+
+What any program's options have, lengths, times, sizes, is in `values`. A `BadValue` says what is
+wrong with a text.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipelines import values
+from pipelines.option_table import MASKABLE
+from pipelines.values import BadValue
+
+FORMAT_ALIASES = {"jsonl": "json_lines", "ndjson": "json_lines", "xml": "imixs_xml"}
+OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
+LEAST_MASK_KEY = 16
+LARGEST_MASK_KEY = 64 * 2**10
+_UNMAPPED = {"log", "truncated", "source", "source_offset", "attributes"}
+
+
+def format_names() -> list[str]:
+    """Return the names of the formats that can be read."""
+    from transforms.formats import registry  # noqa: PLC0415 (pyarrow: not for wrong options)
+
+    return list(registry.names())
+
+
+def granule(text: str) -> int:
+    """Read the length of a granule, in ms."""
+    length = values.duration_ms(text)
+    if not length:
+        reason = "is no time at all; give 200ms or more"
+        raise BadValue(reason)
+    return length
+
+
+def format(text: str) -> str:
+    """Read a format of the input."""
+    name = FORMAT_ALIASES.get(text, text)
+    if name == "auto":
+        return name
+    if name == "json":
+        reason = "could be two formats; use imixs_json or json_lines"
+        raise BadValue(reason)
+    return values.one_of(name, ["auto", *format_names()], "a format")
+
+
+def output_format(text: str) -> str:
+    """Read a format of the tables."""
+    aliases = {"json": "jsonl", "json_lines": "jsonl", "ndjson": "jsonl"}
+    return values.one_of(aliases.get(text, text), OUTPUT_FORMATS, "an output format")
+
+
+def columns(text: str) -> tuple[tuple[str, str], ...]:
+    """Read pairs of event column and the name that the input has for it."""
+    from schemas.events import EVENT_SCHEMA  # noqa: PLC0415 (pyarrow: not for --help)
+
+    mapped = values.pairs(text)
+    known = [name for name in EVENT_SCHEMA.names if name not in _UNMAPPED]
+    for name, _ in mapped:
+        if name not in known:
+            reason = f"maps '{name}', which is not an event column"
+            hint = values.suggest(name, known) or f"; they are {', '.join(known)}"
+            raise BadValue(reason + hint)
+    return mapped
+
+
+def until(text: str, timezone: str) -> int | None:
+    """Read the end of the input, in µs; None for `end`."""
+    return None if text == "end" else values.time_us(text, timezone)
+
+
+def retention(text: str) -> int:
+    """Read a retention, in ms."""
+    return values.duration_ms(text, least=1)
+
+
+def mask(text: str, items: tuple[str, ...]) -> tuple[str, ...]:
+    """Read what is masked: columns, and some of the items."""
+    masked = values.names(text)
+    for name in masked:
+        # A misspelt name would write in clear what was to be hidden.
+        if name not in MASKABLE and name not in items:
+            reason = f"names '{name}', which is neither one of {', '.join(MASKABLE)} nor of --items"
+            raise BadValue(reason + values.suggest(name, [*MASKABLE, *items]))
+    return masked
+
+
+def key(text: str) -> bytes:
+    """Read a key for masks, by the name of its place."""
+    kind, _, name = text.partition(":")
+    if kind == "env" and name:
+        key = os.environ.get(name, "").encode()
+        if not key:
+            reason = f"names the environment variable {name}, which is not set"
+            raise BadValue(reason)
+    elif kind == "file" and name:
+        try:
+            with open(os.path.expanduser(name), "rb") as file:
+                key = file.read(LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
+        except OSError as error:
+            reason = f"can't be read: {error.strerror}"
+            raise BadValue(reason) from None
+    else:
+        reason = "is not file:PATH or env:NAME; a key never stands on the command line itself"
+        raise BadValue(reason)
+    if len(key) > LARGEST_MASK_KEY:
+        reason = f"holds more than {values.size_text(LARGEST_MASK_KEY)}; give the key alone"
+        raise BadValue(reason)
+    if len(key) < LEAST_MASK_KEY:
+        reason = f"holds {len(key)} bytes; a key has at least {LEAST_MASK_KEY}"
+        raise BadValue(reason)
+    return key
+
+
+def progress(text: str) -> bool:
+    """Read whether progress is shown."""
+    return values.one_of(text, ("auto", "off"), "a progress display") == "auto"
+
+
+def color(text: str) -> str:
+    """Read a choice of colours."""
+    return values.one_of(text, ("auto", "always", "never"), "a choice of color")

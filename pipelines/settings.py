@@ -1,0 +1,116 @@
+"""What a run is to do, whatever the user wrote to say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transforms.formats.base import Context
+    from transforms.kafka import KafkaAddress, KafkaTarget
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is to do: made once from the options, picklable.
+
+    Attributes:
+        pipeline: the pipeline's name.
+        input: paths and globs, of any Beam file system.
+        output: folder of the output tables, without a slash at its end.
+        format: name of a format, or `auto`.
+        output_format: `parquet`, `jsonl` or `csv`.
+        columns: pairs of event column and the input's name for it.
+        items: business items kept as `attributes`.
+        timezone: zone of times that have none.
+        time_format: `strptime` format or unit of an epoch; None: ISO 8601 or an epoch.
+        delimiter: separator of CSV columns; None: found from the first lines.
+        encoding: of text files.
+        max_message_bytes: larger single documents are dead letters.
+        end_states: names of states that end a case.
+        complete_log: each case's last event is its end.
+        since_us: events before are outside, in µs since the epoch; None: no limit.
+        until_us: the input is complete up to here (exclusive); None: every deadline fires.
+        started_us: when the run started.
+        sources: topics to read, each an address; a run with any is a stream.
+        targets: topics to write.
+        granule_ms: so much of a stream is folded at a time.
+        max_future_ms: an event so far ahead of its record's time is a dead letter.
+        state_from: output of a run whose state a stream goes on from; empty for none.
+        keep_state: leave the state in the output.
+        disorder_ms: how late a record may be, the bound of the watermark.
+        case_retention_ms: how long the state of a finished case is kept.
+        idle_retention_ms: how long the state of an idle case is kept.
+        max_dead_letters: more of them fail the run; None: no limit.
+        max_dead_percent: a larger share of the messages fails the run; None: no limit.
+        mask: columns and items whose values are replaced by keyed hashes.
+        mask_key: key of these hashes.
+        shards: how many parts the fold has; None: from the input's size.
+        workers: how many threads or processes work on this machine.
+        explain_plan: say what would be done, and do nothing.
+        quiet: say nothing but errors.
+        progress: show the progress.
+        verbose: show Beam's log and stack traces.
+        color: `auto`, `always` or `never`.
+        arguments: the command line, for the manifest; secrets are left out.
+    """
+
+    pipeline: str
+    input: tuple[str, ...]
+    output: str
+    started_us: int
+    format: str = "auto"
+    output_format: str = "parquet"
+    columns: tuple[tuple[str, str], ...] = ()
+    items: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    time_format: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    max_message_bytes: int = 64 * 2**20
+    end_states: tuple[str, ...] = ()
+    complete_log: bool = False
+    since_us: int | None = None
+    until_us: int | None = None
+    sources: tuple[KafkaAddress, ...] = ()
+    targets: tuple[KafkaTarget, ...] = ()
+    granule_ms: int = 1000
+    max_future_ms: int = 86_400_000
+    state_from: str = ""
+    keep_state: bool = False
+    disorder_ms: int = 30_000
+    case_retention_ms: int = 30 * 86_400_000
+    idle_retention_ms: int = 365 * 86_400_000
+    max_dead_letters: int | None = None
+    max_dead_percent: float | None = None
+    mask: tuple[str, ...] = ()
+    mask_key: bytes = field(default=b"", repr=False)
+    shards: int | None = None
+    workers: int = 1
+    explain_plan: bool = False
+    quiet: bool = False
+    progress: bool = True
+    verbose: bool = False
+    color: str = "auto"
+    arguments: tuple[str, ...] = ()
+
+    def context(self) -> Context:
+        """Return the settings that decoding depends on."""
+        from transforms.formats.base import Context  # noqa: PLC0415 (pyarrow: not for --help)
+
+        return Context(
+            columns=dict(self.columns),
+            items=self.items,
+            timezone=self.timezone,
+            time_format=self.time_format,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            max_message_bytes=self.max_message_bytes,
+        )
+
+    @property
+    def until_ms(self) -> int:
+        """`until_us` as kernels take it: in ms, rounded up; `kernels.base.END` for None."""
+        from transforms.kernels.base import END  # noqa: PLC0415 (pyarrow: not for --help)
+
+        return END if self.until_us is None else -(-self.until_us // 1000)

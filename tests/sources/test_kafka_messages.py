@@ -26,13 +26,12 @@ ROWS = st.lists(
         NUMBERS,
         NUMBERS,
         st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
-        st.none() | st.binary(max_size=3),
     )
 )
 
 
-@given(ROWS, st.integers(0, 5), st.booleans(), st.booleans())
-def test_messages_come_back(rows: list[tuple], behind: int, headed: bool, keyed: bool) -> None:  # type: ignore[type-arg]
+@given(ROWS, st.integers(0, 5), st.booleans())
+def test_messages_come_back(rows: list[tuple], behind: int, headed: bool) -> None:  # type: ignore[type-arg]
     names = ["a/0", "a/1", "b/0"]
     packed = pack_messages(
         [row[0] for row in rows],
@@ -40,7 +39,6 @@ def test_messages_come_back(rows: list[tuple], behind: int, headed: bool, keyed:
         np.array([row[2] for row in rows], np.int64),
         np.array([row[3] for row in rows], np.int64),
         [None if row[4] is None else list(row[4].items()) for row in rows] if headed else (),
-        [row[5] for row in rows] if keyed else (),
         behind,
     )
     expected = [
@@ -51,10 +49,7 @@ def test_messages_come_back(rows: list[tuple], behind: int, headed: bool, keyed:
     table = table_of(packed)
     assert list(unpack_messages(table.slice(1))) == expected[1:]
     assert table["payload"].to_pylist() == [row[0] for row in rows]
-    if keyed and rows:
-        assert table["key"].to_pylist() == [row[5] for row in rows]
-    else:
-        assert [f.name for f in table.schema][:4] == MESSAGE_SCHEMA.names
+    assert table.schema.names[:4] == MESSAGE_SCHEMA.names
     found = extent(packed)
     assert (found.messages, found.behind) == (len(rows), behind)
     assert found.bytes == sum(len(row[0] or b"") for row in rows)

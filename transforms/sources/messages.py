@@ -31,12 +31,8 @@ MESSAGE_SCHEMA = pa.schema(
     ]
 )
 
-OPTIONAL = {
-    # Headers; left out if no message of the batch has any.
-    "attributes": pa.field("attributes", ATTRIBUTES),
-    # Left out if no message of the batch has one.
-    "key": pa.field("key", pa.binary()),
-}
+HEADERS = pa.field("attributes", ATTRIBUTES)
+"""A column more, left out if no message of a batch has any headers."""
 
 _BEHIND = b"behind_watermark"
 _COMPLETE = b"complete"
@@ -68,7 +64,6 @@ def pack_messages(
     offsets: npt.NDArray[np.int64],
     record_times: npt.NDArray[np.int64],
     headers: Sequence[Headers | None] = (),
-    keys: Sequence[bytes | None] = (),
     behind: int = 0,
     said: tuple[int, int, int] | tuple[()] = (),
 ) -> bytes:
@@ -80,7 +75,6 @@ def pack_messages(
         offsets: in their partitions.
         record_times: µs since the epoch.
         headers: of each message; empty if none has any.
-        keys: of each message; empty if none has any.
         behind: how many came behind the watermark.
         said: what `said_complete` gives back.
     """
@@ -95,10 +89,7 @@ def pack_messages(
     if len(headers):
         texts = [None if each is None else _texts(each) for each in headers]
         columns.append(pa.array(texts, ATTRIBUTES))
-        schema = schema.append(OPTIONAL["attributes"])
-    if len(keys):
-        columns.append(pa.array(keys, pa.binary()))
-        schema = schema.append(OPTIONAL["key"])
+        schema = schema.append(HEADERS)
     metadata = {}
     if behind:
         metadata[_BEHIND] = str(behind).encode()
@@ -118,7 +109,7 @@ def _texts(headers: Headers) -> list[tuple[str, str]]:
 
 
 def table_of(packed: bytes) -> pa.Table:
-    """Return a packed batch as a table of `MESSAGE_SCHEMA`, and `OPTIONAL` columns if it has them.
+    """Return a packed batch as a table of `MESSAGE_SCHEMA`, and `HEADERS` if it has them.
 
     Raises:
         ValueError: it is none.
@@ -155,7 +146,7 @@ def unpack_messages(packed: bytes | pa.Table) -> MessageBatch:
 
 
 def said_complete(table: pa.Table) -> tuple[int, int, int] | tuple[()]:
-    """Return what a batch's reader says of itself: for `fold.granules.events_element`.
+    """Return what a batch's reader says of itself: for `fold.elements.events_element`.
 
     Returns:
         Number of the reader, how many there are, and the order time in ms before which it has

@@ -73,13 +73,11 @@ class Topic:
     Attributes:
         name: of the topic.
         rows: transitions that are to come of it.
-        open_cases: cases that have not ended.
         ready: when its last record was appended, seconds since 1970.
     """
 
     name: str
     rows: int
-    open_cases: int
     ready: float
 
 
@@ -101,8 +99,19 @@ def produce(broker: KafkaBroker, folder: Path, *options: str) -> Topic:
     Running(produce_command(broker, name, *words)).wait()
     known = json.loads(truth.read_text())
     truth.unlink()
-    open_cases = len(known["cases"]) - known["complete"]
-    return Topic(name, known["transitions"], open_cases, time.time())
+    return Topic(name, known["transitions"], time.time())
+
+
+def keep_open(broker: KafkaBroker, cases: int, events: int) -> Topic:
+    """Send events of cases that never end to a new topic; each of them is a transition.
+
+    Raises:
+        CommandFailed: the producer failed.
+    """
+    name = new_name("open")
+    broker.create_topic(name, PARTITIONS, message_timestamp_type="CreateTime", retention_ms="-1")
+    Running(python("-m", "bench.open_cases", broker.address, name, str(cases), str(events))).wait()
+    return Topic(name, events, time.time())
 
 
 def new_name(what: str) -> str:

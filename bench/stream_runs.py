@@ -102,18 +102,6 @@ def produce(broker: KafkaBroker, folder: Path, *options: str) -> Topic:
     return Topic(name, known["transitions"], time.time())
 
 
-def keep_open(broker: KafkaBroker, cases: int, events: int) -> Topic:
-    """Send events of cases that never end to a new topic; each of them is a transition.
-
-    Raises:
-        CommandFailed: the producer failed.
-    """
-    name = new_name("open")
-    broker.create_topic(name, PARTITIONS, message_timestamp_type="CreateTime", retention_ms="-1")
-    Running(python("-m", "bench.open_cases", broker.address, name, str(cases), str(events))).wait()
-    return Topic(name, events, time.time())
-
-
 def new_name(what: str) -> str:
     """Return a name that no topic has yet."""
     return f"{what}-{next(_numbers)}"

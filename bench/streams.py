@@ -19,7 +19,6 @@ from bench.stream_runs import (
     PARTITIONS,
     StreamRun,
     Topic,
-    keep_open,
     latencies,
     new_name,
     our_stream,
@@ -206,8 +205,14 @@ def _state(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
     made = []
     for label, cases in ((FEW, 10_000), (MANY, 1_000_000)):
         # Of the second half every event is of a case that is open.
-        open_cases = min(cases, events // 2)
-        topic = keep_open(broker, open_cases, events)
+        copies = min(cases, events // 2)
+        topic = produce(
+            broker,
+            folder,
+            *("--rate", "0", "--messages", str(events), "--times", "create"),
+            *("--event-rate", "50000", "--start", LONG_AGO),
+            *("--cases", "1", "--copies", str(copies), "--again"),
+        )
         made.append(Contestant(label, events, _runner(broker, topic, ("--disorder", "0s"))))
     return made
 

@@ -172,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         help="json_lines: N cases take each simulated way at the same time, for many open cases",
     )
     add(
+        "--again",
+        action="store_true",
+        help="json_lines: cases whose way has ended take it again; no others follow",
+    )
+    add(
         "--prerender",
         action="store_true",
         help="draw all messages before the first is sent, as flat out always does",
@@ -264,8 +269,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.format == "json_lines" and any(only_xml):
         reason = "--missing, --phantoms, --profiles and --unreadable need --format imixs_xml"
         raise ValueError(reason)
-    if options.format == "imixs_xml" and options.copies != 1:
-        reason = "--copies needs --format json_lines"
+    if options.format == "imixs_xml" and (options.copies != 1 or options.again):
+        reason = f"--{'again' if options.again else 'copies'} needs --format json_lines"
         raise ValueError(reason)
 
 
@@ -397,6 +402,7 @@ class _Drawing:
                 start=start,
                 rate=rate,
                 copies=options.copies,
+                again=options.again,
                 garbage=options.garbage,
             )
         else:

@@ -58,6 +58,7 @@ def json_events(
     start: int,
     rate: float,
     copies: int = 1,
+    again: bool = False,
     garbage: float = 0.0,
 ) -> Iterator[Record[Event | None]]:
     """Yield events without end, in the order of time, no two at one time below 1,000,000/s.
@@ -68,6 +69,7 @@ def json_events(
         start: of the first event's second, in microseconds since the epoch.
         rate: events a second.
         copies: so many cases of different ids take each simulated way at the same time.
+        again: cases whose way has ended take it again; else others follow them.
         garbage: share of the events that come as something nobody can decode.
     """
     ways = _ways(seed, cases)
@@ -75,8 +77,9 @@ def json_events(
     step = SECOND / rate
     number, second, wall = 0, -1, ""
     for round_ in count():
+        first = 0 if again else round_ * copies
         for way in ways:
-            for copy in range(round_ * copies, round_ * copies + copies):
+            for copy in range(first, first + copies):
                 number += 1
                 time = start + int(number * step)
                 if time // SECOND != second:

@@ -199,7 +199,8 @@ def test_what_is_wrong_is_said(
         ("--seconds 5 --messages 5", "leave one out"),
         ("--duplicates 2", "duplicates is a rate"),
         ("--format json_lines --phantoms 0.1", "need --format imixs_xml"),
-        ("--copies 2", "needs --format json_lines"),
+        ("--copies 2", "--copies needs --format json_lines"),
+        ("--again", "--again needs --format json_lines"),
     ):
         assert run(kafka, "--topic", "x", *wrong.split()) == 2
         assert said in capfd.readouterr().err
@@ -278,6 +279,16 @@ def test_copies_are_cases_of_their_own() -> None:
             witness.observe(record.fact)
     assert len(many.truth().cases) == 5 * len(one.truth().cases)
     assert many.truth().transitions == 2000
+
+
+def test_cases_that_go_on_move_in_turn_and_never_twice_in_one() -> None:
+    drawn = json_events(7, 1, start=START, rate=1e4, copies=1000, again=True)
+    found = [orjson.loads(record.payload)["case_id"] for record in islice(drawn, 6500)]
+
+    assert len(set(found[:1000])) == 1000
+    for turn in range(1, 6):
+        assert found[1000 * turn : 1000 * turn + 1000] == found[:1000]
+    assert found[6000:] == found[:500]
 
 
 def test_a_witness_cares_for_no_order_of_arrival() -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from schemas.coders import pack
 from schemas.events import EVENT_SCHEMA
-from transforms.arrays import conform
+from transforms.arrays import conform, integers
 from transforms.exchange import with_schema
 from transforms.fold.bounded import newest_rows
 from transforms.fold.elements import (
@@ -270,7 +270,7 @@ class GranuleFold:
         """Decode events, and stamp those whose granule is over with the end of what is."""
         table = read_events(element)
         if "order_time" in table.column_names:
-            times = table["order_time"].combine_chunks().view(pa.int64()).to_numpy()
+            times = integers(table["order_time"].combine_chunks())
         else:
             full = with_schema([table], EVENT_SCHEMA)
             times = order_times(full, self.disorder_us)

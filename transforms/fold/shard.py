@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import numpy as np
 import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from transforms.arrays import integers
 from transforms.fold.elements import VERSION
 from transforms.fold.keyed import KeyedRows
 from transforms.kernels.base import Control
@@ -108,23 +107,19 @@ class Waiting:
     first: int
     last: int
 
-    @classmethod
-    def of(cls, table: pa.Table) -> Waiting:
-        """Take a table that has order times."""
-        times = _times(table)
-        return cls(table, int(times.min()), int(times.max()))
-
     def split(self, until: int) -> tuple[Waiting, Waiting]:
         """Return the events before an order time in µs, and the others; there are some of both."""
-        early = _times(self.table) < until
-        return Waiting.of(self.table.filter(pa.array(early))), Waiting.of(
-            self.table.filter(pa.array(~early))
+        times = integers(self.table["order_time"].combine_chunks())
+        early = times < until
+        before, after = (
+            Waiting(
+                self.table.filter(pa.array(chosen)),
+                int(times[chosen].min()),
+                int(times[chosen].max()),
+            )
+            for chosen in (early, ~early)
         )
-
-
-def _times(table: pa.Table) -> NDArray[np.int64]:
-    times: NDArray[np.int64] = table["order_time"].combine_chunks().view(pa.int64()).to_numpy()
-    return times
+        return before, after
 
 
 @dataclass

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         ExitCode,
         RunError,
         Terminated,
-        UsageError,  # noqa: PLC0415
+        UsageError,
     )
     from pipelines.registry import PIPELINES  # noqa: PLC0415
     from pipelines.screen import Screen  # noqa: PLC0415
@@ -107,10 +107,14 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     settings, flags = options.parse(arguments, name)
     screen = Screen(settings.quiet, settings.color)
 
-    from pipelines.launch import launch  # noqa: PLC0415 (Beam: only when the options are right)
     from pipelines.memory import spare_collections  # noqa: PLC0415
 
     spare_collections()
+    # Beam: only when the options are right; and of the two only the one that runs.
+    if settings.sources:
+        from pipelines.live import launch_stream as launch  # noqa: PLC0415
+    else:
+        from pipelines.backfill import launch_backfill as launch  # noqa: PLC0415
     return launch(PIPELINES[name], settings, flags, screen)
 
 

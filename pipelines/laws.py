@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
 from pipelines.exit_codes import ExitCode
 from pipelines.screen import Screen, counted
-
-if TYPE_CHECKING:
-    from pipelines.settings import Settings
+from pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,13 @@ def laws(manifest: Mapping[str, Any]) -> list[Law]:
             ),
         ),
     ]
-    counted = {
+    sums = {
         "transitions": (("transitions", events["transitions"]),),
         "late": (("late", events["late"]),),
         "retracted": (("retracted", manifest.get("retracted", 0)),),
         "dead_letters": (("dead", messages["dead"]), ("rejected", events["rejected"])),
     }
-    for name, parts in counted.items():
+    for name, parts in sums.items():
         if name in manifest["tables"]:
             found.append(Law(f"rows of {name}", manifest["tables"][name]["rows"], parts))
     return found

@@ -206,13 +206,8 @@ def _state(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
     for label, cases in ((FEW, 10_000), (MANY, 1_000_000)):
         # Of the second half every event is of a case that is open.
         copies = min(cases, events // 2)
-        topic = produce(
-            broker,
-            folder,
-            *("--rate", "0", "--messages", str(events), "--times", "create"),
-            *("--event-rate", "50000", "--start", LONG_AGO),
-            *("--cases", "1", "--copies", str(copies), "--again"),
-        )
+        open_cases = ("--cases", "1", "--copies", str(copies), "--again")
+        topic = _long_ago(broker, folder, events, 50_000, *open_cases)
         made.append(Contestant(label, events, _runner(broker, topic, ("--disorder", "0s"))))
     return made
 
@@ -223,23 +218,22 @@ def _runner(
     return lambda: _ours(broker, topic, *options, batch=batch)
 
 
+def _long_ago(
+    broker: KafkaBroker, folder: Path, events: int, event_rate: int, *options: str
+) -> Topic:
+    """Send events that happened long ago, so many a second on their own clock."""
+    words = ["--rate", "0", "--messages", str(events), "--times", "create"]
+    words += ["--event-rate", str(event_rate), "--start", LONG_AGO]
+    return produce(broker, folder, *words, *options)
+
+
 def _sparse(broker: KafkaBroker, folder: Path, events: int) -> Contestant:
-    topic = produce(
-        broker,
-        folder,
-        *("--rate", "0", "--messages", str(events), "--times", "create"),
-        *("--event-rate", "10", "--start", LONG_AGO),
-    )
+    topic = _long_ago(broker, folder, events, 10)
     return Contestant("a sparse day", events, _runner(broker, topic, ()))
 
 
 def _settings(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
-    topic = produce(
-        broker,
-        folder,
-        *("--rate", "0", "--messages", str(events), "--times", "create"),
-        *("--event-rate", "20000", "--start", LONG_AGO),
-    )
+    topic = _long_ago(broker, folder, events, 20_000)
     chosen = [(g, b, 16) for g in ("200ms", "1s", "5s") for b in (1000, 5000, 20_000)]
     chosen += [("1s", 5000, 4), ("1s", 5000, 64)]
     return [

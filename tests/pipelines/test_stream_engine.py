@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 
 import pytest
 from apache_beam.options.pipeline_options import (
@@ -20,6 +19,7 @@ from pipelines import prism as location_of_prism
 from pipelines import stream_engine
 from pipelines.exit_codes import RunError
 from pipelines.stream_engine import StreamEngine, choose, make_runner
+from tests.pipelines import streams
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,7 @@ def test_prism_serves_while_the_block_runs_and_hears_no_interruption(prism: str)
         os.kill(child, signal.SIGINT)
         socket.create_connection((host, int(port)), 5).close()
     # Its port is no sign: another test may have it by now. Beam kills it and does not wait.
-    waits_until = time.monotonic() + 20
-    while child in _children_named("prism"):
-        assert time.monotonic() < waits_until, "Prism has outlived the block"
-        time.sleep(0.01)
+    streams.within(lambda: set(_children_named("prism")) <= others, 20, 0.01)
 
 
 def test_prism_that_cannot_be_started_is_one_line() -> None:

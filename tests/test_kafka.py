@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.kafka import SASL_PASSWORD, SASL_USER, KafkaBroker
-from tests.services.kafka import free_ports as free
+from tests.services.ports import free_ports as free
 from transforms.kafka import (
     BadAddress,
     BrokerFault,

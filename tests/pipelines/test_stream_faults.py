@@ -14,7 +14,8 @@ import pytest
 import run
 from examples.simulator.stream import Disturbance
 from tests.pipelines import streams
-from tests.services.kafka import SASL_USER, KafkaBroker, free_ports
+from tests.services.kafka import SASL_USER, KafkaBroker
+from tests.services.ports import free_ports
 
 SECOND = 1_000_000
 ORDERLY = Disturbance()

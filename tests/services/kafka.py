@@ -6,10 +6,8 @@ keeps its ports and data while it is stopped or killed, so a test can let it bou
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-import socket
 import tempfile
 import time
 import uuid
@@ -27,6 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from tests.services.leash import Leashed
+from tests.services.ports import free_ports, listens
 from tests.services.provision import Missing, call, program, provide
 
 VERSION = "3.9.0"
@@ -39,10 +38,6 @@ _STORE_PASSWORD = "only-for-tests"
 _FETCH = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
 _HERE = Path(__file__).parent
 _JVM = "openjdk-17-jre-headless or newer"
-
-_PORTS = range(20_000, 32_000)
-"""Below the range from which clients get theirs: while a broker is down, nobody else takes its
-port, and no client that tries again connects to itself."""
 
 _START_SECONDS = 60.0
 
@@ -288,10 +283,7 @@ class KafkaBroker:
 
     def _answers(self) -> bool:
         # A refused socket is cheaper than a client, and says nothing on stderr.
-        host, port = self.address.split(":")
-        try:
-            socket.create_connection((host, int(port)), 1).close()
-        except OSError:
+        if not listens(self.address):
             return False
         try:
             return bool(self.admin().list_topics(timeout=2).brokers)
@@ -346,25 +338,3 @@ def java(home: Path, main: str, arguments: Sequence[str], options: Sequence[str]
         main,
         *arguments,
     ]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address that nobody listens on now."""
-    found: list[int] = []
-    opened: list[socket.socket] = []
-    # Not seeded: workers of one test run must not all try the same ports.
-    draw = random.SystemRandom()
-    try:
-        while len(found) < count:
-            port = draw.choice(_PORTS)
-            one = socket.socket()
-            opened.append(one)
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-    finally:
-        for one in opened:
-            one.close()
-    return found

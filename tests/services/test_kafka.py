@@ -18,8 +18,8 @@ from tests.services.kafka import (
     SASL_USER,
     BrokerError,
     KafkaBroker,
-    free_ports,
 )
+from tests.services.ports import free_ports
 
 QUIET = {"log_level": "0"}
 

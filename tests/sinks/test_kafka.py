@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from schemas.coders import pack
 from schemas.tables import DEAD_LETTERS, LATE, TABLES, Output
 from tests.services.kafka import KafkaBroker
-from tests.services.kafka import free_ports as free
+from tests.services.ports import free_ports as free
 from tests.sinks.rows import plain_rows, tables
 from transforms.kafka import BrokerFault, KafkaTarget
 from transforms.sinks.kafka import WriteKafka, _Produce, create_topics, messages

@@ -3,6 +3,7 @@
     python run.py --help
     python run.py transitions --input 'archive/**/*.xml' --output out
     python run.py show out
+    python run.py workers --port 50000
 
 Picks a pipeline, reads its options, runs it and returns the exit code. No types and no
 steps are defined here: this module is `__main__`, which a worker can't import.
@@ -63,8 +64,10 @@ def main(argv: Sequence[str]) -> int:
             return ExitCode.OK
         if name == "show":
             return _show(rest, wants_help)
+        if name == "workers":
+            return _workers(rest, wants_help)
         if name not in PIPELINES:
-            commands = [*PIPELINES, "show"]
+            commands = [*PIPELINES, "show", "workers"]
             if name.startswith("-"):
                 text = (
                     f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
@@ -133,6 +136,22 @@ def _show(arguments: Sequence[str], wants_help: bool) -> int:
 
     show(Screen(), folder, tables, rows)
     return ExitCode.OK
+
+
+def _workers(arguments: Sequence[str], wants_help: bool) -> int:
+    from pipelines import beam_log, help, options  # noqa: PLC0415
+    from pipelines.exit_codes import ExitCode  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
+
+    if wants_help:
+        print(help.of_workers(_program()))
+        return ExitCode.OK
+    host, port = options.parse_workers(arguments)
+    beam_log.configure("--verbose" in arguments)
+
+    from pipelines.worker_pool import serve  # noqa: PLC0415 (Beam: only when the options are right)
+
+    return serve(host, port, Screen())
 
 
 def shadowed() -> str | None:

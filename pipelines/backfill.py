@@ -12,6 +12,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -21,8 +23,9 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, engine, summary, watch
+from pipelines import beam_log, engine, flink, flink_options, flink_watch, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
+from pipelines.flink import FlinkPlan
 from pipelines.job import Job
 from pipelines.output import NO_ROOM, hold_output, one_line, read_manifest
 from pipelines.paths import CLIENTS, with_top_level
@@ -84,8 +87,16 @@ def _run(
     if chosen.mode != "processes":
         workers.stop()
     beam_log.configure(settings.verbose, local=chosen.mode != "elsewhere")
+    detached = flags.view_as(StandardOptions).no_wait_until_finish
+    on_flink: FlinkPlan | None = None
+    if flink_options.wanted(flags):
+        on_flink = flink.plan(
+            flags, streaming=False, detached=detached, name=pipeline.name, useful=plan.shards
+        )
+        # Its workers are processes of this machine then, and see its files.
+        chosen = replace(chosen, local=chosen.local or on_flink.own_pool)
     if settings.explain_plan:
-        summary.show_plan(screen, pipeline, settings, plan, chosen)
+        summary.show_plan(screen, pipeline, settings, plan, chosen, on_flink)
         return ExitCode.OK
     run_id = _run_id(settings)
     with hold_output(pipeline, settings, run_id) as sink:
@@ -107,12 +118,25 @@ def _run(
         runner = engine.make_runner(chosen, flags, settings.verbose, scratch, workers)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
-        detached = flags.view_as(StandardOptions).no_wait_until_finish
-        job = Job(root, wait=not detached)
-        with beam_log.quiet_stderr(chosen.mode != "elsewhere" and not settings.verbose):
+        quiet = chosen.mode != "elsewhere" or on_flink is not None
+        with (
+            _serving(on_flink, root.options, pipeline),
+            beam_log.quiet_stderr(quiet and not settings.verbose),
+        ):
+            job = Job(root, wait=not detached)
             try:
                 with watch.watching(screen, settings.progress, plan.bytes, plan.shards) as watcher:
-                    _await(job, workers, lambda: watcher.update(progress.read_progress(scratch)))
+
+                    def update() -> None:
+                        watcher.update(progress.read_progress(scratch))
+
+                    if on_flink is None:
+                        _await(job, workers, update)
+                    else:
+                        patience_s = settings.start_patience_ms / 1000
+                        flink_watch.await_job(
+                            job, on_flink, screen, patience_s, detached=detached, update=update
+                        )
             finally:
                 # Still quiet: the runner's threads complain of workers that are ended.
                 workers.stop()
@@ -121,6 +145,14 @@ def _run(
             return ExitCode.OK
         manifest = read_manifest(settings.output, run.run_id)
     return summary.close(screen, settings, manifest, time.monotonic() - begun)
+
+
+def _serving(
+    on_flink: FlinkPlan | None, flags: PipelineOptions, pipeline: Pipeline
+) -> AbstractContextManager[None]:
+    if on_flink is None:
+        return nullcontext()
+    return flink.serving(on_flink, flags, (f"pipelines.{pipeline.name}",))
 
 
 def _check_file_systems(settings: Settings) -> None:

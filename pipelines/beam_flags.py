@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from pipelines import values
+from pipelines import flink_options, values
 from pipelines.exit_codes import UsageError
 
 REFUSED_RUNNERS = ("BundleBasedDirectRunner", "InteractiveRunner")
@@ -82,6 +82,9 @@ def _unsuitable(options: PipelineOptions, arguments: Sequence[str], workers: boo
     runner = standard.runner
     if runner:
         yield from _runner(runner)
+    if not flink_options.wanted(options):
+        for name in flink_options.given(options):
+            yield f"--{name} is an option of Flink; it needs --runner FlinkRunner"
 
 
 def _runner(name: str) -> Iterator[str]:

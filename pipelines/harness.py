@@ -52,8 +52,8 @@ class _Handler(GrpcWorkerHandler):
         self._log.start()
         self._process = self._hire(
             {
-                "CONTROL_API_SERVICE_DESCRIPTOR": _text(self.control_address),
-                "LOGGING_API_SERVICE_DESCRIPTOR": _text(f"localhost:{port}"),
+                "CONTROL_API_SERVICE_DESCRIPTOR": endpoint_text(self.control_address),
+                "LOGGING_API_SERVICE_DESCRIPTOR": endpoint_text(f"localhost:{port}"),
                 "PIPELINE_OPTIONS": json_format.MessageToJson(
                     self.provision_info.provision_info.pipeline_options
                 ),
@@ -82,6 +82,7 @@ def environment(urn: str, hire: Hire) -> environments.Environment:
     return _Environment(urn)
 
 
-def _text(url: str) -> str:
+def endpoint_text(url: str) -> str:
+    """Return an address in the form in which Beam's worker reads it from its environment."""
     text: str = text_format.MessageToString(endpoints_pb2.ApiServiceDescriptor(url=url))
     return text

@@ -23,6 +23,7 @@ def overview(program: str) -> str:
     """Return the help of the program: pipelines, sources, exit codes."""
     pipelines = [(p.name, p.title) for p in PIPELINES.values()]
     pipelines.append(("show", "the first rows of the tables that a run has written"))
+    pipelines.append(("workers", "a pool of Python workers, beside a task manager of Flink"))
     return "\n".join(
         [
             f"usage: {program} PIPELINE [options]",
@@ -69,8 +70,9 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
     lines.extend(
         _wrapped(
             "Every other option is Beam's: --runner PrismRunner, FlinkRunner, DataflowRunner ..., "
-            "--temp_location, and those of the runner. Without --runner the work is done on this "
-            "machine by the FnApiRunner. Options are not abbreviated.",
+            "--temp_location, and those of the runner, such as --flink_master, "
+            "--checkpointing_interval and --savepoint_path of Flink. Without --runner the work is "
+            "done on this machine by the FnApiRunner. Options are not abbreviated.",
             "  ",
         )
     )
@@ -91,6 +93,36 @@ def of_show(program: str) -> str:
                     ("FOLDER", "the --output of the run"),
                     ("--table NAME,..", "of these tables only"),
                     ("--rows N", "so many rows (default: 5)"),
+                ]
+            ),
+        ]
+    )
+
+
+def of_workers(program: str) -> str:
+    """Return the help of `workers`."""
+    return "\n".join(
+        [
+            f"usage: {program} workers [--host ADDRESS] [--port N]",
+            "",
+            *_wrapped(
+                "A pool of Python workers for Flink: run one beside each task manager, until "
+                "Ctrl-C or SIGTERM, and name it in the job. It starts a process when a task "
+                "manager asks for one. Whoever reaches its port can have it run code: it listens "
+                "to this machine alone, unless --host says otherwise."
+            ),
+            "",
+            "Example",
+            f"  {program} workers --port 50000",
+            f"  {program} transitions --input kafka://... --output kafka://... \\",
+            "    --runner FlinkRunner --flink_master jobmanager:8081 \\",
+            "    --environment_type EXTERNAL --environment_config localhost:50000",
+            "",
+            *_pairs(
+                [
+                    ("--host ADDRESS", "to listen to; 0.0.0.0 for all (default: 127.0.0.1)"),
+                    ("--port N", "0 for a free one (default: 50000)"),
+                    ("--verbose", "say which workers start and end, and show Beam's log"),
                 ]
             ),
         ]

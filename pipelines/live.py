@@ -11,7 +11,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, picture, stream_engine
+from pipelines import beam_log, flink, flink_options, flink_watch, picture, stream_engine
 from pipelines.exit_codes import ExitCode, RunError, Terminated
+from pipelines.flink import FlinkPlan
 from pipelines.job import Job
 from pipelines.laws import laws, show_laws, verdict
 from pipelines.output import NO_ROOM, hold_output
@@ -30,17 +31,17 @@ from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
+from pipelines.topics import check_brokers, of_broker, plan_topics
 from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
 from transforms import progress
-from transforms.decode_messages import TopicPlan, plan_topic
-from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
+from transforms.decode_messages import DecodeMessages, TopicPlan
+from transforms.fold.streaming import FoldStream
 from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.granules import check_tables, write_manifest, written
 from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
-from transforms.sources.kafka import sample
 
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""
@@ -73,12 +74,18 @@ def launch_stream(
             f"{len(settings.sources)}; give them in one address, or build Prism: make services"
         )
         raise RunError(ExitCode.USAGE, text)
-    topics = _check_brokers(pipeline, settings)
-    plans = _plan_topics(screen, settings, topics)
-    if settings.explain_plan:
-        _show_plan(screen, pipeline, settings, topics, chosen)
-        return ExitCode.OK
+    topics = check_brokers(pipeline, settings)
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
+    on_flink: FlinkPlan | None = None
+    if flink_options.wanted(flags):
+        useful = max(1, sum(topics.values()))
+        on_flink = flink.plan(
+            flags, streaming=True, detached=detached, name=pipeline.name, useful=useful
+        )
+    plans = plan_topics(screen, settings, topics)
+    if settings.explain_plan:
+        _show_plan(screen, pipeline, settings, topics, chosen, on_flink)
+        return ExitCode.OK
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
         run = _context(pipeline, settings, chosen, scratch, sink, plans)
         runner = stream_engine.make_runner(chosen, flags)
@@ -86,10 +93,12 @@ def launch_stream(
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)
         for target in settings.targets:
-            for name in _of_broker(partial(create_topics, target, _outputs(pipeline))):
+            for name in of_broker(partial(create_topics, target, _outputs(pipeline))):
                 screen.note(f"created topic {name}")
         screen.note(f"engine: {chosen} ({chosen.reason})")
         _warn_of_files(screen, settings, chosen, sink)
+        if on_flink is not None:
+            return _on_flink(screen, pipeline, settings, root, on_flink, detached)
         with stream_engine.serving(chosen, root.options):
             job = Job(root, wait=not detached)
             with beam_log.quiet_stderr(chosen.local and not settings.verbose):
@@ -106,6 +115,33 @@ def launch_stream(
         if sink is not None:
             _write_manifest(sink, settings, run, topics, counts, tables)
     return close(screen, settings, counts, time.monotonic() - begun, tables)
+
+
+def _on_flink(
+    screen: Screen,
+    pipeline: Pipeline,
+    settings: Settings,
+    root: beam.Pipeline,
+    on_flink: FlinkPlan,
+    detached: bool,
+) -> ExitCode:
+    """Submit a stream to Flink and look after it until it is stopped."""
+    begun = time.monotonic()
+    with flink.serving(on_flink, root.options, (f"pipelines.{pipeline.name}",)):
+        with beam_log.quiet_stderr(not settings.verbose):
+            job = Job(root, wait=not detached)
+            patience_s = settings.start_patience_ms / 1000
+            watched = flink_watch.await_job(
+                job, on_flink, screen, patience_s, settings.savepoint_folder, detached=detached
+            )
+        if detached:
+            screen.note(f"{on_flink.job_name} works; not waiting (--no_wait_until_finish)")
+            return ExitCode.OK
+        if watched is None or watched.restarts or job.result is None or job.error is not None:
+            screen.note("what was counted since the last restart is no whole: no laws are shown")
+            return ExitCode.OK
+        counts = flink_watch.counts_of(job.result, (DecodeMessages, FoldStream))
+    return close(screen, replace(settings, targets=()), counts, time.monotonic() - begun)
 
 
 def close(
@@ -153,55 +189,6 @@ def close(
 
 def _outputs(pipeline: Pipeline) -> dict[str, Any]:
     return {name: TABLES[name] for name in pipeline.tables}
-
-
-def _of_broker(ask: Callable[[], Any], code: ExitCode = ExitCode.OUTPUT) -> Any:
-    """Ask a broker.
-
-    Raises:
-        RunError: it does not answer, or not as hoped.
-    """
-    try:
-        return ask()
-    except (BrokerFault, BadAddress) as error:
-        raise RunError(code, str(error)) from None
-
-
-def _check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
-    """Return the topics that are read, and their partitions."""
-    topics: dict[str, int] = {}
-    for address in settings.sources:
-        topics |= _of_broker(partial(check, address), ExitCode.NO_INPUT)
-    for target in settings.targets:
-        _of_broker(partial(check_target, target))
-        own = [target.topic(name) for name in pipeline.tables]
-        for address in settings.sources:
-            both = sorted(set(own) & set(topics))
-            if both and set(address.servers) & set(target.servers):
-                text = f"--output would write to {both[0]}, which --input reads; give a prefix"
-                raise RunError(ExitCode.USAGE, text)
-    return topics
-
-
-def _plan_topics(
-    screen: Screen, settings: Settings, topics: Mapping[str, int]
-) -> dict[str, TopicPlan]:
-    """Find out the format and the columns of the topics by their first messages."""
-    plans: dict[str, TopicPlan] = {}
-    for address in settings.sources:
-        own = {name: topics[name] for name in matching(topics, address.topics)}
-        for topic, messages in sample(address, own).items():
-            plan, warnings = plan_topic(messages, settings.format, settings.context())
-            for warning in warnings:
-                screen.warn(f"{topic}: {warning}")
-            if plan is None:
-                what = "none of its first messages is of a known format" if messages else "empty"
-                screen.note(f"topic {topic}: {what}; its format is seen from what comes")
-                continue
-            plans[topic] = plan
-            named = ", ".join(f"{c}={n}" for c, n in plan.context.columns.items() if n)
-            screen.note(f"topic {topic}: {plan.format}{f' ({named})' if named else ''}")
-    return plans
 
 
 @contextmanager
@@ -371,6 +358,7 @@ def _show_plan(
     settings: Settings,
     topics: Mapping[str, int],
     engine: StreamEngine,
+    on_flink: FlinkPlan | None,
 ) -> None:
     """Print what a stream would do."""
     screen.say(f"pipeline  {pipeline.name}: {pipeline.title}")
@@ -383,6 +371,8 @@ def _show_plan(
         f"{settings.granule_ms} ms"
     )
     screen.say(f"engine    {engine} ({engine.reason})")
+    for setting in on_flink.settings if on_flink is not None else ():
+        screen.say(f"          {setting}")
     for target in settings.targets:
         screen.say(f"output    {target}")
     if settings.output:

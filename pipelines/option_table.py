@@ -138,9 +138,22 @@ OPTIONS: tuple[Option, ...] = (
         "shards",
         _RUNNING,
         "N",
-        "parts of the fold (default: from the input's size; of a stream 16)",
+        "parts of the fold (default: from the input's size; of a stream 64 on a cluster, 2 here)",
     ),
     Option("workers", _RUNNING, "N", "threads or processes here (default: one a core)"),
+    Option(
+        "savepoint_folder",
+        _RUNNING,
+        "FOLDER",
+        "where a stream on Flink that is stopped leaves its savepoint (default: the cluster's)",
+    ),
+    Option(
+        "start_patience",
+        _RUNNING,
+        "DURATION",
+        "a job on Flink that does not work so long after it was submitted is cancelled",
+        "45s",
+    ),
     Option("explain_plan", _RUNNING, "", "say what would be read, run and written, and stop"),
     Option(
         "progress", _RUNNING, "auto|off", "progress: a display on a terminal, else lines", "auto"

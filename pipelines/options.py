@@ -133,6 +133,28 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     return local_path(given.folder).rstrip("/") or "/", list(tables), rows
 
 
+def parse_workers(argv: Sequence[str]) -> tuple[str, int]:
+    """Read the arguments of `workers`: host and port.
+
+    Raises:
+        UsageError: with a sentence for each problem.
+    """
+    parser = _Parser(prog="run.py workers", add_help=False, allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", default="50000")
+    parser.add_argument("--verbose", action="store_true")
+    given, rest = parser.parse_known_args(list(argv))
+    if rest:
+        hint = values.suggest(rest[0], ["--host", "--port"]) or "; see workers --help"
+        problem = f"{rest[0]} is not an option of workers{hint}"
+        raise UsageError(problem)
+    reader = _Reader(vars(given))
+    port = reader.read("port", lambda text: values.whole(text, 0, 65_535), 0)
+    if reader.problems:
+        raise UsageError(*reader.problems)
+    return given.host, port
+
+
 class _Reader:
     """Turns texts into values, and collects the problems."""
 
@@ -213,6 +235,8 @@ class _Reader:
             mask_key=self._mask_key(),
             shards=read("shards", lambda text: values.whole(text, 1, MAX_SHARDS), None),
             workers=read("workers", lambda text: values.whole(text, 1, MAX_WORKERS), _cores()),
+            savepoint_folder=given["savepoint_folder"] or "",
+            start_patience_ms=read("start_patience", values.duration_ms, default.start_patience_ms),
             explain_plan=given["explain_plan"],
             quiet=given["quiet"],
             progress=read("progress", option_values.progress, True) and not given["quiet"],

@@ -47,6 +47,8 @@ class Settings:
         mask_key: key of these hashes.
         shards: how many parts the fold has; None: from the input's size.
         workers: how many threads or processes work on this machine.
+        savepoint_folder: where a stream on Flink leaves its savepoint; empty: the cluster's own.
+        start_patience_ms: a job on Flink that does not work by then is cancelled.
         explain_plan: say what would be done, and do nothing.
         quiet: say nothing but errors.
         progress: show the progress.
@@ -87,6 +89,8 @@ class Settings:
     mask_key: bytes = field(default=b"", repr=False)
     shards: int | None = None
     workers: int = 1
+    savepoint_folder: str = ""
+    start_patience_ms: int = 45_000
     explain_plan: bool = False
     quiet: bool = False
     progress: bool = True

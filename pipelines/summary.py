@@ -12,6 +12,7 @@ from rich.text import Text
 from pipelines import show
 from pipelines.engine import Engine
 from pipelines.exit_codes import ExitCode
+from pipelines.flink import FlinkPlan
 from pipelines.laws import laws, show_laws, verdict
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen, counted
@@ -88,7 +89,12 @@ def _show_dead_letters(screen: Screen, settings: Settings, dead: int) -> None:
 
 
 def show_plan(
-    screen: Screen, pipeline: Pipeline, settings: Settings, plan: Plan, engine: Engine
+    screen: Screen,
+    pipeline: Pipeline,
+    settings: Settings,
+    plan: Plan,
+    engine: Engine,
+    on_flink: FlinkPlan | None = None,
 ) -> None:
     """Print what a run would do."""
     names = [shown(file.path) for file in plan.files[:FIRST_NAMES]]
@@ -105,6 +111,8 @@ def show_plan(
         f"work      {counted(units, 'unit')} to read, {counted(plan.shards, 'shard')} to fold"
     )
     screen.say(f"engine    {engine} ({engine.reason})")
+    for setting in on_flink.settings if on_flink is not None else ():
+        screen.say(f"          {setting}")
     since = "the first event" if settings.since_us is None else time_text(settings.since_us)
     until = "the last deadline" if settings.until_us is None else time_text(settings.until_us)
     screen.say(f"time      from {since} until {until}")

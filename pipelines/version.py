@@ -17,3 +17,8 @@ def version() -> str:
         if found:
             return found[1]
     return installed("imixs-data-streaming")
+
+
+def beam_version() -> str:
+    """Return the version of Apache Beam."""
+    return installed("apache-beam")

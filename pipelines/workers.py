@@ -70,8 +70,37 @@ class Workers:
         folder.mkdir(parents=True, exist_ok=True)
         # A name of its own: what a runner knows of it must not be another run's.
         return harness.environment(
-            f"imixs:env:waiting:{uuid4().hex}", lambda orders: self._send(folder, orders)
+            f"imixs:env:waiting:{uuid4().hex}", lambda orders: self.hire(folder, orders)[0]
         )
+
+    def hire(
+        self, folder: Path, environment: Mapping[str, str]
+    ) -> tuple[subprocess.Popen[bytes], Path]:
+        """Give a process its orders: the one that has waited longest, or a new one.
+
+        Args:
+            folder: where it leaves what it prints.
+            environment: the variables that Beam's worker reads.
+
+        Returns:
+            The process, and the file that it prints to: there while it works, and afterwards if
+            its work did not come to its end.
+        """
+        waiting = [each for each in self._waiting if each.poll() is None] or [self._start()]
+        process = waiting.pop(0)
+        said = folder / str(process.pid)
+        self._waiting = waiting
+        self._working.append((process, said))
+        order = {"folder": str(folder), "environment": dict(environment)}
+        assert process.stdin is not None
+        # If it has died meanwhile, whoever looks after it says so.
+        with suppress(BrokenPipeError), process.stdin as orders:
+            orders.write(json.dumps(order).encode())
+        return process, said
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        """Look after a process no longer: it has ended."""
+        self._working = [each for each in self._working if each[0] is not process]
 
     def dead(self) -> str | None:
         """Say which process has died, and its last words, if one has.
@@ -105,16 +134,3 @@ class Workers:
         # Not the runner's own multi_processing mode: see pipelines.worker.
         command = [sys.executable, str(Path(__file__).with_name("worker.py")), *self._modules]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def _send(self, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Give a process its orders: the one that has waited longest, or a new one."""
-        waiting = [each for each in self._waiting if each.poll() is None] or [self._start()]
-        process = waiting.pop(0)
-        self._waiting = waiting
-        self._working.append((process, folder / str(process.pid)))
-        order = {"folder": str(folder), "environment": dict(environment)}
-        assert process.stdin is not None
-        # If it has died meanwhile, `dead` says so.
-        with suppress(BrokenPipeError), process.stdin as orders:
-            orders.write(json.dumps(order).encode())
-        return process

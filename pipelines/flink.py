@@ -111,6 +111,7 @@ def plan(
     settings: list[Setting] = []
     parallelism = _parallelism(flags, overview, useful, settings)
     _bundles(flags, streaming, settings)
+    named = _named_workers(flags)
     own_pool = _environment(flags, found.master, detached, settings)
     _workers(flags, overview, parallelism, settings)
     cloud = flags.view_as(GoogleCloudOptions)
@@ -122,10 +123,7 @@ def plan(
     # The job server knows the levels of Java; Python takes this one, too.
     if workers.default_sdk_harness_log_level in (None, "WARNING"):
         workers.default_sdk_harness_log_level = "WARN"
-    portable = flags.view_as(PortableOptions)
-    where = portable.environment_config or "; ".join(portable.environment_options or ())
-    workers = "this process" if own_pool else f"{portable.environment_type} {where}".strip()
-    return FlinkPlan(found.master, tuple(settings), cloud.job_name, own_pool, workers, parallelism)
+    return FlinkPlan(found.master, tuple(settings), cloud.job_name, own_pool, named, parallelism)
 
 
 class _Found:
@@ -296,6 +294,14 @@ def _environment(
         raise RunError(ExitCode.USAGE, text)
     settings.append(Setting("environment_type", "EXTERNAL", "processes of this launcher"))
     return True
+
+
+def _named_workers(flags: PipelineOptions) -> str:
+    """Say in words where the user wants the workers."""
+    portable = flags.view_as(PortableOptions)
+    where = portable.environment_config or "; ".join(portable.environment_options or ())
+    kind = portable.environment_type
+    return f"{kind} {where}".strip() if kind else "this process"
 
 
 def _tell_needs(portable: PortableOptions) -> None:

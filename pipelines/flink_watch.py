@@ -207,9 +207,6 @@ class FlinkWatch:
         elif works and self._failed is not None:
             self._screen.note(f"it works again after {now - self._failed:,.0f} s")
             self._failed = None
-        if now - self._lined < LINE_EVERY_S:
-            return
-        self._lined = now
         found = self.rest.checkpoints(self.job_id)
         if found.failure and found.failure != self._checkpoint:
             self._screen.warn(
@@ -219,6 +216,9 @@ class FlinkWatch:
         elif self._checkpoint and not found.failure:
             self._screen.note("checkpoints are whole again")
         self._checkpoint = found.failure
+        if now - self._lined < LINE_EVERY_S:
+            return
+        self._lined = now
         self._screen.note(
             f"{now - self._begun:,.0f} s: {self._state.lower() or 'running'}, "
             f"{counted(found.completed, 'checkpoint')}, the last {found.last_bytes / 2**20:,.1f} "

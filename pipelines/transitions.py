@@ -27,10 +27,10 @@ from transforms.fold.handover import (
     STATE,
     Handover,
     HandoverError,
-    Setting,
     describe,
     state_output,
 )
+from transforms.fold.made import Setting
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import FoldStream
 from transforms.kafka import KafkaAddress
@@ -93,6 +93,7 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
                 granule_ms=settings.granule_ms,
                 by_marks=stream.by_marks,
                 state_version=STATE_VERSION,
+                made=(Setting("shards", "--shards", stream.shards), *state_settings(settings)),
             ),
             run.run_id,
             run.scratch,

@@ -3,7 +3,8 @@
 `order_time = max(event_time, record_time - D)`, or event_time without a record time. Folds
 order by (order_time, event_time, position, event_id). What is still equal are copies of one
 event; among them the one that ends its snapshot (it alone has the snapshot's items) comes
-first, then a hash of the content decides, so that arrival order never does.
+first, then a hash of the content decides, and last the place that it was read from, so that
+arrival order never does.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def _sorted_index(events: pa.Table, groups: Integers, times: Integers) -> Intege
     return index
 
 
-# What two copies of an event may differ in and outputs show: never where or when they were read.
+# What two copies of an event may differ in and outputs show. Where they were read, which `late`
+# shows, decides only between copies that are equal otherwise: archives are moved and cut anew.
 _TEXTS = (
     *("activity", "state", "source_state", "actor", "workflow_group", "model_version"),
     *("lifecycle", "transaction_id"),
@@ -116,7 +118,7 @@ _NUMBERS = ("task", "event", "source_task", "start_time")
 
 def _pick(events: pa.Table, rows: Integers) -> pa.Table:
     wanted = ["event_time", "position", "event_id", "log", "truncated", "attributes"]
-    wanted += [*_TEXTS, *_NUMBERS]
+    wanted += [*_TEXTS, *_NUMBERS, "source", "source_offset"]
     taken = {
         name: conform(events[name], events.schema.field(name).type).take(pa.array(rows))
         for name in wanted
@@ -154,9 +156,14 @@ def _settle(tied: pa.Table, number: Integers) -> Integers:
     copies = np.zeros(rows, bool)
     copies[1:] = equal
     copies[:-1] |= equal
-    content = np.zeros(rows, np.uint64)
-    content[order[copies]] = _content(tied.take(pa.array(order[copies])))
-    return np.lexsort((content, cut, unlogged, ids, position, event_time, number))
+    close = tied.take(pa.array(order[copies]))
+    content, source = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
+    offset = np.zeros(rows, np.int64)
+    content[order[copies]] = _content(close)
+    source[order[copies]] = hash_strings(_column(close, "source", pa.string()))
+    offset[order[copies]] = integers(_column(close, "source_offset", pa.int64()))
+    last = (offset, source, content)
+    return np.lexsort((*last, cut, unlogged, ids, position, event_time, number))
 
 
 def _content(rows: pa.Table) -> npt.NDArray[np.uint64]:

@@ -27,10 +27,10 @@ from transforms.fold.handover import (
     STATE,
     Handover,
     HandoverError,
-    Setting,
     describe,
     state_output,
 )
+from transforms.fold.made import Setting
 from transforms.fold.shard import Copies
 from transforms.kernels.base import END
 from transforms.kernels.case_state import STATE_SCHEMA, Rules

@@ -318,8 +318,8 @@ def test_what_retention_took_is_counted(
 def test_a_broker_that_bounces_is_only_a_delay(
     own_kafka: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.sources.kafka.reader.FIRST_FILL_S", 1)
-    monkeypatch.setattr("transforms.sources.kafka.reader.ASK_S", 1)
+    monkeypatch.setattr("transforms.sources.kafka.reading.FIRST_FILL_S", 1)
+    monkeypatch.setattr("transforms.sources.kafka.reading.ASK_S", 1)
     own_kafka.create_topic(topic, 2)
     produce(own_kafka, topic, ["a"])
     with Driver(source_of(own_kafka, topic)) as driver:
@@ -378,3 +378,36 @@ def test_in_a_pipeline(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:
     assert sorted(_Collect.seen) == sorted(f"{p}-{n}" for p in range(3) for n in range(100))
     with Driver(source_of(kafka, topic, f"&group={topic}")) as driver:
         assert driver.batch() == [], "all offsets were committed"
+
+
+def test_what_stands_is_taken_up_by_who_goes_on(kafka: KafkaBroker, topic: str) -> None:
+    """The next bundle may have another instance of the step: its client need not connect anew."""
+    kafka.create_topic(topic, 1)
+    produce(kafka, topic, ["a", "b"])
+    source = source_of(kafka, topic, batch=1)
+    with Driver(source) as first:
+        assert payloads(first.until(bool)) == ["a"]
+        mark = restored(source, first.reader.get_checkpoint_mark())
+        with Driver(source, mark) as second:
+            assert second.reader._reading is first.reader._reading
+            # What no longer has its reading closes nothing of another's.
+            first.reader.close()
+            assert payloads(second.until(bool)) == ["b"]
+            assert source.create_reader(None, mark)._reading is not second.reader._reading
+
+
+def test_who_goes_on_after_all_begins_anew(kafka: KafkaBroker, topic: str) -> None:
+    """As when a runner repeats a bundle that another worker thread has repeated, too."""
+    kafka.create_topic(topic, 1)
+    produce(kafka, topic, ["a", "b", "c"])
+    source = source_of(kafka, topic, batch=1)
+    with Driver(source) as first:
+        assert payloads(first.until(bool)) == ["a"]
+        mark = restored(source, first.reader.get_checkpoint_mark())
+        with Driver(source, mark) as second:
+            assert payloads(second.until(bool)) == ["b"]
+            assert payloads(first.until(bool)) == ["b"]
+            assert payloads(second.until(bool)) == ["c"]
+            assert payloads(first.until(bool)) == ["c"]
+            mark = first.reader.get_checkpoint_mark()
+            assert first.batch() == [], "one that stands alone goes on by itself"

@@ -13,8 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from schemas.coders import pack
@@ -40,6 +42,7 @@ from transforms.fold.elements import (
     without_events,
 )
 from transforms.fold.keyed import KeyedRows
+from transforms.fold.made import Setting, differences, text_of
 from transforms.fold.shard import Copies, Copy, Mark, Stand, Store, Waiting
 from transforms.kernels.base import Kernel
 from transforms.sources.messages import DRAIN
@@ -85,6 +88,7 @@ class GranuleFold:
         catch_up: a backlog is folded in longer granules, aligned as the short ones: results are
             the same, and they come in fewer steps. Not for a fold whose output another takes.
         state_version: of the kernel's state schema.
+        made: the settings that the state depends on; a state made with others is refused.
         upgrades: version -> what turns rows of that version into those of the next.
         clock: seconds since the epoch; how far a backlog is behind decides how it is cut, and
             nothing else.
@@ -96,6 +100,7 @@ class GranuleFold:
     by_marks: bool = False
     catch_up: bool = True
     state_version: int = 1
+    made: tuple[Setting, ...] = ()
     upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
 
@@ -322,10 +327,31 @@ class GranuleFold:
 
     def _open(self, store: Store, copies: Copies, key: object) -> tuple[Mark, Copy]:
         mark = Mark.of(store.read_mark())
+        self._check_made(mark)
         copy = copies.pop(key)
         if copy is None or copy.token != mark.token or not mark.token:
             copy = self._read(store, mark)
         return mark, copy
+
+    @cached_property
+    def _made(self) -> str:
+        return text_of(self.made)
+
+    def _check_made(self, mark: Mark) -> None:
+        """Refuse a state that this fold would read in another way.
+
+        Raises:
+            ValueError: it was made with other settings.
+        """
+        if mark.made != self._made:
+            wrong = differences(self.made, orjson.loads(mark.made)) if mark.made else ""
+            if wrong:
+                reason = (
+                    f"the stream goes on from a state made with {wrong}: give what it was made "
+                    "with, or begin anew without that state"
+                )
+                raise ValueError(reason)
+            mark.made = self._made
 
     def _read(self, store: Store, mark: Mark) -> Copy:
         """Decode the bags."""

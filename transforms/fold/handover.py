@@ -21,9 +21,9 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from schemas.tables import Output
-from transforms.durations import show_ms
 from transforms.exchange import shards_of, without_nulls
 from transforms.fold.elements import state_element
+from transforms.fold.made import Setting, differences
 from transforms.kernels.base import Kernel
 from transforms.sinks.commit import MANIFEST
 
@@ -35,23 +35,6 @@ _READ_ROWS = 65_536
 
 class HandoverError(Exception):
     """A state that this stream can't go on from; one line with the reason and the fix."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting that a state depends on.
-
-    Attributes:
-        name: in the manifest; durations end in `_ms`.
-        option: on the command line.
-        value: JSON can hold it; its lists are sorted.
-        secret: stands for a value that must not be shown.
-    """
-
-    name: str
-    option: str
-    value: Any
-    secret: bool = False
 
 
 def state_output(kernel: Kernel, rows: pa.Table | None = None) -> Output:
@@ -146,9 +129,9 @@ class Handover:
                 f"{version}: run that backfill with this program, too"
             )
             raise HandoverError(reason)
-        wrong = [text for each in settings if (text := _difference(each, left.get(each.name)))]
+        wrong = differences(settings, left)
         if wrong:
-            reason = f"{folder} has a state made with {'; and with '.join(wrong)}"
+            reason = f"{folder} has a state made with {wrong}"
             raise HandoverError(reason)
         if left["until_ms"] > now_ms:
             reason = (
@@ -246,23 +229,3 @@ def _manifest(folder: str) -> Mapping[str, Any]:
         )
         raise HandoverError(reason)
     return manifest
-
-
-def _difference(setting: Setting, left: Any) -> str:
-    """Say how a setting differs from what a state was made with; nothing if it does not."""
-    if left == setting.value:
-        return ""
-    if setting.secret:
-        return f"another {setting.option}"
-    return (
-        f"{setting.option} {_text(setting.name, left)}, where this stream has "
-        f"{setting.option} {_text(setting.name, setting.value)}"
-    )
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "(none)"
-    if name.endswith("_ms") and isinstance(value, int):
-        return show_ms(value)
-    return "(none)" if value is None else str(value)

@@ -55,6 +55,7 @@ class Mark:
         state: rows in the state bag, those replaced included.
         handed: order time in ms up to which another run has folded, whose state this began with.
         overlaps: how many elements have had events before that.
+        made: what the state depends on (`transforms.fold.made.text_of`).
     """
 
     token: str = ""
@@ -67,6 +68,7 @@ class Mark:
     state: int = 0
     handed: int | None = None
     overlaps: int = 0
+    made: str = ""
 
     @classmethod
     def of(cls, data: bytes | None) -> Mark:

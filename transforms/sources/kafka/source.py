@@ -15,7 +15,8 @@ from apache_beam.io.unbounded_source import (
 
 from transforms.kafka import KafkaAddress, Monitor, matching
 from transforms.sources.kafka.marks import KafkaMark, KafkaMarkCoder, consumer_of
-from transforms.sources.kafka.reader import ASK_S, KafkaReader
+from transforms.sources.kafka.reader import KafkaReader
+from transforms.sources.kafka.reading import ASK_S
 from transforms.sources.kafka.slice import KafkaSlice
 
 

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,9 @@ class Running:
 
     def __init__(self, command: Sequence[str], cores: int = 2) -> None:
         """Start a command, held to so many cores."""
-        allowed = os.sched_getaffinity(0)
         self._command = command
-        self._busy = _busy_seconds()
-        os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # inherited by the child
-        try:
+        self._busy = busy_seconds()
+        with held_to(cores):
             self._start = time.perf_counter()
             self.began = time.time()
             self._process = subprocess.Popen(
@@ -104,18 +103,11 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-        finally:
-            os.sched_setaffinity(0, allowed)
         self.pid = self._process.pid
         self._said: list[bytes] = []
         self._reader = threading.Thread(target=_read, args=(self._process, self._said), daemon=True)
         self._reader.start()
-        self._over = threading.Event()
-        self._peaks = _Peaks()
-        self._sampler = threading.Thread(
-            target=_sample, args=(self.pid, self._peaks, self._over), daemon=True
-        )
-        self._sampler.start()
+        self._memory = MemorySampler([self.pid])
 
     @property
     def ended(self) -> bool:
@@ -138,7 +130,7 @@ class Running:
     @property
     def cpu_s(self) -> float:
         """CPU seconds that it and its children have used so far; 0 when it has ended."""
-        return sum(map(cpu_seconds, _tree(self.pid)))
+        return tree_cpu_seconds(self.pid)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
@@ -153,8 +145,7 @@ class Running:
         """
         _, status, usage = os.wait4(self.pid, 0)
         wall = time.perf_counter() - self._start
-        self._over.set()
-        self._sampler.join()
+        peaks = self._memory.stop()
         self._reader.join()
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode:
@@ -168,11 +159,22 @@ class Running:
             wall_s=wall,
             cpu_s=cpu,
             # A short peak falls between two samples; the kernel's own figure does not.
-            tree_bytes=max(self._peaks.tree, self._peaks.largest),
-            own_bytes=self._peaks.own,
-            largest_bytes=self._peaks.largest,
-            foreign_cpu_s=max(_busy_seconds() - self._busy - cpu, 0.0),
+            tree_bytes=max(peaks.tree, peaks.largest),
+            own_bytes=peaks.own,
+            largest_bytes=peaks.largest,
+            foreign_cpu_s=max(busy_seconds() - self._busy - cpu, 0.0),
         )
+
+
+@contextmanager
+def held_to(cores: int) -> Iterator[None]:
+    """Hold what is started meanwhile to so many cores."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # inherited by children
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def hear_signals() -> None:
@@ -204,7 +206,12 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def _busy_seconds() -> float:
+def tree_cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process and its children have used; 0 if there is none."""
+    return sum(map(cpu_seconds, _tree(pid)))
+
+
+def busy_seconds() -> float:
     """Return the CPU seconds that all processes have used since the machine started."""
     user, nice, system, _, _, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
@@ -220,23 +227,48 @@ def _read(process: subprocess.Popen[bytes], said: list[bytes]) -> None:
 
 
 @dataclass
-class _Peaks:
+class Peaks:
+    """The most memory that processes have had, in bytes; see `Run`.
+
+    Attributes:
+        tree: of all of them.
+        own: likewise without pages of files.
+        largest: of a single one.
+    """
+
     tree: int = 0
     own: int = 0
     largest: int = 0
 
 
-def _sample(pid: int, peaks: _Peaks, over: threading.Event) -> None:
-    while not over.wait(SAMPLE_S):
-        tree = own = 0
-        for member in _tree(pid):
-            memory = _memory(member)
-            tree += memory["VmRSS"]
-            own += memory["VmRSS"] - memory["RssFile"]
-            # Not ru_maxrss: that starts with what the parent held when it forked.
-            peaks.largest = max(peaks.largest, memory["VmHWM"])
-        peaks.tree = max(peaks.tree, tree)
-        peaks.own = max(peaks.own, own)
+class MemorySampler:
+    """Looks every 50 ms how much memory processes have, with all their children."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._peaks = Peaks()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Peaks:
+        """Look no more, and return what was seen."""
+        self._over.set()
+        self._thread.join()
+        return self._peaks
+
+    def _sample(self) -> None:
+        peaks = self._peaks
+        while not self._over.wait(SAMPLE_S):
+            tree = own = 0
+            for member in (member for pid in self._pids for member in _tree(pid)):
+                memory = _memory(member)
+                tree += memory["VmRSS"]
+                own += memory["VmRSS"] - memory["RssFile"]
+                # Not ru_maxrss: that starts with what the parent held when it forked.
+                peaks.largest = max(peaks.largest, memory["VmHWM"])
+            peaks.tree = max(peaks.tree, tree)
+            peaks.own = max(peaks.own, own)
 
 
 def _memory(pid: int) -> dict[str, int]:

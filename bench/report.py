@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import stream_report
+from bench import flink_report, stream_report
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -196,11 +196,13 @@ def _growth(measurements: Mapping[str, Measurement]) -> Iterator[str]:
 
 
 def _stream(
-    rows: Callable[[Mapping[str, Measurement]], Iterator[Sequence[str]]],
+    rows: Callable[[Mapping[str, Measurement]], Iterator[Sequence[str]]], note: str = ""
 ) -> Callable[[Mapping[str, Measurement]], Iterator[str]]:
     def table(measurements: Mapping[str, Measurement]) -> Iterator[str]:
         head, *body = rows(measurements)
         yield from _table(head, body)
+        if note:
+            yield from ("", note)
 
     return table
 
@@ -223,6 +225,17 @@ _SECTIONS: tuple[
         "A stream: granule / batch / shards",
         ("stream_settings",),
         _stream(stream_report.plain),
+    ),
+    (
+        "On Flink, broker to broker",
+        ("flink",),
+        _stream(flink_report.beside, flink_report.BESIDE),
+    ),
+    ("On Flink: parallelism / bundle", ("flink_settings",), _stream(flink_report.settings)),
+    (
+        "On Flink: checkpoints by open cases",
+        ("flink_state",),
+        _stream(flink_report.state, flink_report.STATE),
     ),
 )
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from bench.agreement import differences
 from bench.data import WORK, business_log
+from bench.flink import FLINK_SECTIONS, FlinkMatch, flink_matches, measure_flink
 from bench.measure import CommandFailed, Contestant, compete, python, run
 from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
 from examples.simulator.benchmark import write_documents, write_xes
@@ -25,7 +26,7 @@ from examples.simulator.benchmark import write_documents, write_xes
 ROOT = Path(__file__).parent.parent
 OURS, DUCKDB, POLARS = "run.py transitions", "DuckDB", "Polars"
 BATCH_SECTIONS = ("jsonl", "parquet", "jsonl_output", "xml", "xes", "elementwise", "scale")
-SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS)
+SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
 START = ", start only"
@@ -88,7 +89,7 @@ class Plan:
     cores: int = 2
     told: Callable[[str], Any] = field(default=lambda text: None)
 
-    def matches(self) -> Iterator[Match | StreamMatch]:
+    def matches(self) -> Iterator[Match | StreamMatch | FlinkMatch]:
         """Yield what is to be measured, section by section."""
         makers = {
             "jsonl": lambda: self._against_peers("jsonl"),
@@ -105,6 +106,9 @@ class Plan:
         for name in STREAM_SECTIONS:
             if name in self.only:
                 yield from matches(name, self.stream_events, self.runs)
+        for name in FLINK_SECTIONS:
+            if name in self.only:
+                yield from flink_matches(name, self.stream_events, self.runs)
 
     def _against_peers(self, kind: str) -> Iterator[Match]:
         for events in self.events:
@@ -243,19 +247,21 @@ def size(events: int) -> str:
     return f"{events // 1000}k"
 
 
-def measure(match: Match | StreamMatch, plan: Plan) -> dict[str, Any]:
+def measure(match: Match | StreamMatch | FlinkMatch, plan: Plan) -> dict[str, Any]:
     """Run a match.
 
     Returns:
         Its raw figures: `unit`, `input`, and `entries` of `name`, `count`, `runs`, `failure`.
     """
-    if isinstance(match, StreamMatch):
+    if not isinstance(match, Match):
         return {
             "unit": "events",
             "input": match.input,
             "cores": plan.cores,
             "quick": plan.quick,
-            "entries": measure_stream(match, plan.told),
+            "entries": measure_stream(match, plan.told)
+            if isinstance(match, StreamMatch)
+            else measure_flink(match, plan.told, plan.cores),
         }
     plan.told(f"{match.key}: inputs")
     entries = match.prepare()

@@ -14,6 +14,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,9 @@ def _end(job: Running) -> Run:
 def _watch(broker: KafkaBroker, job: Running, output: str, rows: int) -> list[Sample]:
     samples = [Sample(0, 0.0)]
     grown = time.monotonic()
-    with _consumer(broker) as consumer:
+    with RowCounter(broker, output) as counter:
         while not job.ended and samples[-1].rows < rows:
-            try:
-                sample = Sample(_rows(consumer, output), job.cpu_s)
-            except KafkaException:
-                continue  # the topic is being made
+            sample = Sample(counter.rows(), job.cpu_s)
             if sample.rows > samples[-1].rows:
                 grown = time.monotonic()
             samples.append(sample)
@@ -212,17 +210,27 @@ def check_rows(broker: KafkaBroker, topic: str, rows: int) -> tuple[float, float
     Raises:
         CommandFailed: there are not so many, or some come twice.
     """
+    times = append_times(broker, topic, rows)
+    return times[0], times[-1]
+
+
+def append_times(broker: KafkaBroker, topic: str, rows: int) -> list[float]:
+    """Return when each row was appended, in that order, seconds since 1970.
+
+    Raises:
+        CommandFailed: there are not so many, or some come twice.
+    """
     ids: set[str] = set()
-    count, first, last = 0, float("inf"), 0.0
+    times = []
     for message in read(broker, topic):
-        stamp = message.timestamp()[1] / 1000
-        first, last = min(first, stamp), max(last, stamp)
+        times.append(message.timestamp()[1] / 1000)
         ids.add(orjson.loads(message.value() or b"")["event_id"])
-        count += 1
-    if not len(ids) == count == rows:
-        reason = f"{rows} rows were to be written; {count} are there, {len(ids)} of them different"
+    if not len(ids) == len(times) == rows:
+        reason = (
+            f"{rows} rows were to be written; {len(times)} are there, {len(ids)} of them different"
+        )
         raise CommandFailed(reason)
-    return first, last
+    return sorted(times)
 
 
 def read(broker: KafkaBroker, topic: str) -> Iterator[Message]:
@@ -237,6 +245,28 @@ def read(broker: KafkaBroker, topic: str) -> Iterator[Message]:
                         raise CommandFailed(str(message.error()))
                     start = (message.offset() or 0) + 1
                     yield message
+
+
+class RowCounter:
+    """Counts what was ever appended to a topic."""
+
+    def __init__(self, broker: KafkaBroker, topic: str) -> None:
+        self._consumer = _consumer(broker)
+        self._topic = topic
+        self._rows = 0
+
+    def __enter__(self) -> RowCounter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def rows(self) -> int:
+        """Return how many there are; 0 if there is no topic of that name yet."""
+        # A topic that is being made has partitions that nobody knows.
+        with suppress(KafkaException):
+            self._rows = _rows(self._consumer, self._topic)
+        return self._rows
 
 
 def rows_in(broker: KafkaBroker, topic: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,23 +113,33 @@ def measure_stream(match: StreamMatch, told: Told) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder, KafkaBroker() as broker:
             told(f"{match.key}: inputs")
             contestants = match.contestants(broker, Path(folder))
-            entries: dict[str, dict[str, Any]] = {
-                c.name: {"name": c.name, "count": c.count, "runs": [], "failure": None}
-                for c in contestants
-            }
-            for number in range(match.rounds):
-                turn = number % len(contestants)
-                for contestant in [*contestants[turn:], *contestants[:turn]]:
-                    entry = entries[contestant.name]
-                    if entry["failure"] is None:
-                        told(f"{match.key}: {contestant.name}")
-                        try:
-                            entry["runs"].append(asdict(contestant.run()))
-                        except CommandFailed as error:
-                            entry["failure"] = str(error)
-            return list(entries.values())
+            return take_turns(match.key, contestants, match.rounds, told)
     except (Missing, BrokerError) as error:
         raise CommandFailed(str(error)) from None
+
+
+def take_turns(
+    key: str, contestants: Sequence[Contestant], rounds: int, told: Told
+) -> list[dict[str, Any]]:
+    """Run each contestant once a round; who begins changes, and who fails is out.
+
+    Returns:
+        Entries of `name`, `count`, `runs` and `failure`.
+    """
+    entries: dict[str, dict[str, Any]] = {
+        c.name: {"name": c.name, "count": c.count, "runs": [], "failure": None} for c in contestants
+    }
+    for number in range(rounds):
+        turn = number % len(contestants)
+        for contestant in [*contestants[turn:], *contestants[:turn]]:
+            entry = entries[contestant.name]
+            if entry["failure"] is None:
+                told(f"{key}: {contestant.name}")
+                try:
+                    entry["runs"].append(asdict(contestant.run()))
+                except CommandFailed as error:
+                    entry["failure"] = str(error)
+    return list(entries.values())
 
 
 def _ours(broker: KafkaBroker, topic: Topic, *options: str, batch: int | None = None) -> StreamRun:
@@ -140,7 +152,7 @@ def _ours(broker: KafkaBroker, topic: Topic, *options: str, batch: int | None = 
     try:
         return play(broker, command, output, topic.rows)
     finally:
-        _forget(broker, output)
+        forget(broker, output)
 
 
 def _bytewax(broker: KafkaBroker, topic: Topic) -> StreamRun:
@@ -153,13 +165,15 @@ def _bytewax(broker: KafkaBroker, topic: Topic) -> StreamRun:
     try:
         return play(broker, command, output, topic.rows, stops=False)
     finally:
-        _forget(broker, output)
+        forget(broker, output)
 
 
-def _forget(broker: KafkaBroker, topic: str) -> None:
+def forget(broker: KafkaBroker, topic: str) -> None:
     """Delete a topic: the disk need not hold the output of every round."""
     for done in broker.admin().delete_topics([topic]).values():
-        done.exception(30)
+        # On a busy machine that may take long, and nothing depends on it.
+        with suppress(FutureTimeout):
+            done.exception(30)
 
 
 def _beside(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
@@ -207,7 +221,7 @@ def _state(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
         # Of the second half every event is of a case that is open.
         copies = min(cases, events // 2)
         open_cases = ("--cases", "1", "--copies", str(copies), "--again")
-        topic = _long_ago(broker, folder, events, 50_000, *open_cases)
+        topic = long_ago(broker, folder, events, 50_000, *open_cases)
         made.append(Contestant(label, events, _runner(broker, topic, ("--disorder", "0s"))))
     return made
 
@@ -218,7 +232,7 @@ def _runner(
     return lambda: _ours(broker, topic, *options, batch=batch)
 
 
-def _long_ago(
+def long_ago(
     broker: KafkaBroker, folder: Path, events: int, event_rate: int, *options: str
 ) -> Topic:
     """Send events that happened long ago, so many a second on their own clock."""
@@ -228,12 +242,12 @@ def _long_ago(
 
 
 def _sparse(broker: KafkaBroker, folder: Path, events: int) -> Contestant:
-    topic = _long_ago(broker, folder, events, 10)
+    topic = long_ago(broker, folder, events, 10)
     return Contestant("a sparse day", events, _runner(broker, topic, ()))
 
 
 def _settings(broker: KafkaBroker, folder: Path, events: int) -> list[Contestant]:
-    topic = _long_ago(broker, folder, events, 20_000)
+    topic = long_ago(broker, folder, events, 20_000)
     chosen = [(g, b, 16) for g in ("200ms", "1s", "5s") for b in (1000, 5000, 20_000)]
     chosen += [("1s", 5000, 4), ("1s", 5000, 64)]
     return [

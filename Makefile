@@ -28,7 +28,7 @@ help: ## show this help
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 	@echo
 	@echo "  PYTHON=python3.12  the interpreter for .venv: 3.10 to 3.13"
-	@echo "  CASES=2000 SEED=7  of the demo's archive"
+	@echo "  CASES=2000 SEED=7  of the demo's archive; SEED also of the kills"
 	@echo "  MINUTES=30         of the soak"
 	@echo "  PORT=9092          of the broker that services runs (a free one without it)"
 
@@ -53,7 +53,11 @@ test: $(TOOLS) ## style, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not long_flink"
+
+.PHONY: flink
+flink: $(TOOLS) ## the long runs on a Flink cluster: savepoints, equality of engines, three kills
+	$(BIN)/python -m pytest -q -m long_flink
 
 .PHONY: bench
 bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as it comes
@@ -62,6 +66,10 @@ bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as 
 .PHONY: soak
 soak: $(TOOLS) ## let a stream with faults run for long: does its memory stay flat?
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+.PHONY: kills
+kills: $(TOOLS) ## kill parts of a Flink cluster under a stream: is anything lost? (25 minutes)
+	$(BIN)/python -m tests.kills --seed $(SEED)
 
 .PHONY: services
 services: $(TOOLS) ## run a Kafka broker for trying things out; fetches and builds it and Prism once

@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(options)
         settings = _client_settings(options)
         disturbance = Disturbance(
-            disorder=options.disorder,
+            disordered=options.disorder[0],
+            disorder=options.disorder[1],
             delays=options.delays[0],
             delay=options.delays[1],
             duplicates=options.duplicates,
@@ -192,7 +193,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="and that up to TIME later (default: 30s)",
     )
-    fault("--disorder", type=duration, default=0, metavar="TIME", help="each comes up to TIME late")
+    fault(
+        "--disorder",
+        type=_disorder,
+        default=(1.0, 0),
+        metavar="[RATE:]TIME",
+        help="each comes up to TIME late, or some do",
+    )
     fault(
         "--delays",
         type=_delays,
@@ -219,6 +226,10 @@ def duration(text: str) -> int:
         raise argparse.ArgumentTypeError(reason)
     unit = {"ms": 1000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}[match[2]]
     return round(float(match[1]) * unit)
+
+
+def _disorder(text: str) -> tuple[float, int]:
+    return _delays(text) if ":" in text else (1.0, duration(text))
 
 
 def _delays(text: str) -> tuple[float, int]:

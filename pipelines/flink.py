@@ -110,7 +110,7 @@ def plan(
     found.check_job_server(overview)
     settings: list[Setting] = []
     parallelism = _parallelism(flags, overview, useful, settings)
-    _bundles(flags, streaming, settings)
+    _runner_options(flags, streaming, parallelism, settings)
     named = _named_workers(flags)
     own_pool = _environment(flags, found.master, detached, settings)
     _workers(flags, overview, parallelism, settings)
@@ -236,7 +236,9 @@ def _parallelism(
     return 1
 
 
-def _bundles(flags: PipelineOptions, streaming: bool, settings: list[Setting]) -> None:
+def _runner_options(
+    flags: PipelineOptions, streaming: bool, parallelism: int, settings: list[Setting]
+) -> None:
     options = flags.view_as(FlinkJobOptions)
     already = given(flags)
     defaults: dict[str, tuple[Any, str]] = {}
@@ -248,6 +250,11 @@ def _bundles(flags: PipelineOptions, streaming: bool, settings: list[Setting]) -
             "max_bundle_time_mills": (BUNDLE_MS, "rows leave when a bundle ends"),
             "externalized_checkpoints_enabled": (True, "kept if the job fails"),
         }
+    if streaming and parallelism == 1:
+        # Flink names a source without a name by what it is chained to, and it is chained only if
+        # all has one parallelism: with 2 it would not find its state.
+        reason = "a savepoint fits a higher parallelism, too"
+        defaults["operator_chaining"] = (False, reason)
     for name, value in already.items():
         settings.append(Setting(name, _text(value), "given"))
     for name, (value, reason) in defaults.items():

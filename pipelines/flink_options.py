@@ -128,5 +128,9 @@ def given(flags: PipelineOptions) -> dict[str, Any]:
 
 def wanted(flags: PipelineOptions) -> bool:
     """Say whether the runner is Flink's."""
-    runner = flags.view_as(StandardOptions).runner or ""
+    return is_flink(flags.view_as(StandardOptions).runner or "")
+
+
+def is_flink(runner: str) -> bool:
+    """Say whether a runner, by its name, is Flink's."""
     return runner.rpartition(".")[2].lower() in RUNNERS

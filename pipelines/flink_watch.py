@@ -9,7 +9,7 @@ Flink, and that is said. Ctrl-C stops a stream with a savepoint, from which it c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -28,24 +28,31 @@ from pipelines.flink_rest import (
 )
 from pipelines.job import Job
 from pipelines.screen import Screen, counted
+from transforms.fold.made import StateMisfit
 
 LOOK_S = 1.0
 LINE_EVERY_S = 30.0
+ARRIVAL_S = 60.0
+"""So long the job server may take to bring a job to its cluster."""
+
 FAILURES = 3
 """A job that fails so often before it has worked is given up."""
 
+_NO_POOL = ("StartWorker", "UNAVAILABLE", "java.net.ConnectException", "UnknownHostException")
+_TRACEBACK = "Traceback (most recent call last)"
+_MISFIT = StateMisfit.__name__
 _WAITING = ("CREATED", "SCHEDULED")
-_CLOCKS_MS = 5000
 
 
 class FlinkWatch:
     """Looks after one job.
 
+    Jobs of its name that there are when this is made are others.
+
     Args:
         flink: how it got there.
         screen: where what happens is said.
         patience_s: a job that does not work by then is cancelled.
-        since_ms: when it was submitted, ms since the epoch.
         clock: seconds that never go back.
     """
 
@@ -54,7 +61,6 @@ class FlinkWatch:
         flink: FlinkPlan,
         screen: Screen,
         patience_s: float,
-        since_ms: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         rest = flink.rest()
@@ -66,9 +72,9 @@ class FlinkWatch:
         self._flink = flink
         self._screen = screen
         self._patience_s = patience_s
-        self._since_ms = since_ms - _CLOCKS_MS
         self._clock = clock
         self._begun = self._looked = self._lined = clock()
+        self._before = {each["jid"] for each in self._jobs()}
         self._failed: float | None = None
         self._known: set[Failure] = set()
         self._away = False
@@ -124,6 +130,12 @@ class FlinkWatch:
         self._known.update(failures)
         if state in ENDED:
             return state
+        for each in failures:
+            # However often it is restarted.
+            if _MISFIT in each.trace:
+                self.cancel()
+                reason = reason_of(each.trace).partition(f"{_MISFIT}: ")[2]
+                raise RunError(ExitCode.FAILED, f"cancelled: {reason}")
         tasks = self.rest.tasks(self.job_id)
         works = state == RUNNING and set(tasks) <= {RUNNING, "FINISHED"} and bool(tasks)
         if not self.works:
@@ -132,17 +144,23 @@ class FlinkWatch:
             self._going_on(works, failures, now)
         return state
 
+    def _jobs(self) -> list[dict[str, Any]]:
+        with suppress(FlinkUnreachable):
+            return self.rest.jobs()
+        return []
+
     def _find(self, now: float) -> None:
-        found = self.rest.job(self._flink.job_name)
-        if found is not None and found["start-time"] >= self._since_ms:
+        jobs = [each for each in self.rest.jobs() if each["name"] == self._flink.job_name]
+        found = next((each for each in jobs if each["jid"] not in self._before), None)
+        if found is not None:
             self.job_id = found["jid"]
             # From now on it is the cluster that is waited for.
             self._begun = now
             self._screen.note(f"job {self._flink.job_name}: {self.rest.url}/#/job/{self.job_id}")
-        elif now - self._begun > self._patience_s:
+        elif now - self._begun > ARRIVAL_S:
             text = (
                 f"the job server has brought no job {self._flink.job_name} to {self.rest.url} in "
-                f"{self._patience_s:.0f} s; does it know another cluster? See its log"
+                f"{ARRIVAL_S:.0f} s; does it know another cluster? See its log"
             )
             raise RunError(ExitCode.FAILED, text)
 
@@ -155,8 +173,7 @@ class FlinkWatch:
             return
         over = now - self._begun > self._patience_s
         if len(self._known) >= FAILURES or (over and self._known):
-            trace = max(self._known, key=lambda each: each.at_ms).trace
-            text = self._explained(reason_of(trace))
+            text = self._explained(reason_of(_telling(self._known)))
         elif over:
             text = self._missing(tasks)
         else:
@@ -173,10 +190,11 @@ class FlinkWatch:
             overview = self.rest.overview()
             free, slots = overview["slots-available"], overview["slots-total"]
             wanted = self._flink.parallelism or 1
-            have = f"{counted(overview['taskmanagers'], 'task manager')}, {free} of {slots} slots"
+            have = f"{counted(overview['taskmanagers'], 'task manager')} and {slots} slots"
             return (
-                f"no slots {waited}: the cluster has {have} free, and the job wants {wanted}; end "
-                "another job, start a task manager, or give a smaller --parallelism"
+                f"not enough slots {waited}: the cluster has {have}, {free} of them free, and the "
+                f"job wants {wanted}; end another job, start a task manager, or give a smaller "
+                "--parallelism"
             )
         states = ", ".join(f"{count} {state}" for state, count in tasks.items())
         return (
@@ -186,7 +204,7 @@ class FlinkWatch:
 
     def _explained(self, reason: str) -> str:
         """Add what a user can do to why a job failed to start."""
-        if "StartWorker" in reason or "UNAVAILABLE" in reason:
+        if any(sign in reason for sign in _NO_POOL):
             return (
                 f"the task managers get no Python workers from {self._flink.workers}: {reason}; is "
                 "a pool there, as they see it? Start one: imixs-streams workers --port PORT"
@@ -226,9 +244,15 @@ class FlinkWatch:
         )
 
 
+def _telling(failures: Iterable[Failure]) -> str:
+    """Return the trace that tells most: what our steps raised, else what came first."""
+    traces = [each.trace for each in sorted(failures, key=lambda each: each.at_ms)]
+    return next((each for each in traces if _TRACEBACK in each), traces[0])
+
+
 def reason_of(trace: str) -> str:
     """Return the cause in a stack trace of Java, or the error of Python that it quotes."""
-    if "Traceback (most recent call last)" in trace:
+    if _TRACEBACK in trace:
         inner = [line for line in trace.splitlines() if not line.startswith(("\tat ", "\t... "))]
         return str(beam_log.original_error(RuntimeError("\n".join(inner))))
     return root_cause(trace)
@@ -266,7 +290,7 @@ def await_job(
     if not flink.master:
         _await_server(job)
         return None
-    watch = FlinkWatch(flink, screen, patience_s, int(time.time() * 1000))
+    watch = FlinkWatch(flink, screen, patience_s)
     said = False
     while True:
         try:
@@ -286,6 +310,12 @@ def await_job(
                 raise
             _stop(watch, screen, savepoints, stopped)
             state = "FINISHED"
+        except RunError:
+            # It may come to the cluster yet.
+            if job.result is not None:
+                with suppress(Exception):
+                    job.result.cancel()
+            raise
         if state:
             break
     if state == "CANCELED":

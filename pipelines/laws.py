@@ -36,7 +36,10 @@ class Law:
         return self.total == sum(count for _, count in self.parts)
 
     def __str__(self) -> str:
-        sum_ = " + ".join(f"{count:,} {name}" for name, count in self.parts)
+        first, *others = self.parts
+        sum_ = f"{first[1]:,} {first[0]}"
+        for name, count in others:
+            sum_ += f" {'-' if count < 0 else '+'} {abs(count):,} {name}"
         return f"{self.unit:<9} {self.total:,} {'=' if self.holds else '≠'} {sum_}"
 
 
@@ -51,8 +54,9 @@ def laws(manifest: Mapping[str, Any]) -> list[Law]:
             _parts(
                 events,
                 ("transitions", "duplicates", "late", "rejected"),
-                # Only where --since or --until leaves some out.
-                ("outside",),
+                # Only where --since or --until leaves some out; and where a stream goes on
+                # later: those that wait in its state, less those that waited when it began.
+                ("outside", "waiting"),
             ),
         ),
     ]

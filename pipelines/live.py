@@ -37,6 +37,7 @@ from pipelines.version import version
 from schemas.tables import TABLES
 from transforms import progress
 from transforms.decode_messages import DecodeMessages, TopicPlan
+from transforms.fold.granules import WAITING
 from transforms.fold.streaming import FoldStream
 from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.granules import check_tables, write_manifest, written
@@ -45,6 +46,9 @@ from transforms.sinks.steps import summarise
 
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""
+
+FLINK_SHARDS = 16
+"""On Flink, which gets keys that it spreads evenly: fewer shards get larger elements."""
 
 LOCAL_SHARDS = 2
 """Of a stream in one process: each costs a step a granule."""
@@ -83,6 +87,12 @@ def launch_stream(
             flags, streaming=True, detached=detached, name=pipeline.name, useful=useful
         )
     plans = plan_topics(screen, settings, topics)
+    shards = settings.shards or _shards(chosen)
+    if on_flink is not None and on_flink.parallelism > shards:
+        screen.warn(
+            f"--parallelism {on_flink.parallelism} is more than there are shards, {shards}: give "
+            "--shards, which a stream keeps for life"
+        )
     if settings.explain_plan:
         _show_plan(screen, pipeline, settings, topics, chosen, on_flink)
         return ExitCode.OK
@@ -161,6 +171,7 @@ def close(
         tables: rows and files that it has written to a folder, if to any.
     """
     manifest = {**summarise(counts, settings.items), "tables": tables or {}}
+    manifest["events"][WAITING] = counts.get(WAITING, 0)
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
     checked = laws(manifest)
@@ -278,7 +289,9 @@ def _write_manifest(
 
 
 def _shards(engine: StreamEngine) -> int:
-    return LOCAL_SHARDS if engine.local else SHARDS
+    if engine.local:
+        return LOCAL_SHARDS
+    return FLINK_SHARDS if flink_options.is_flink(engine.runner) else SHARDS
 
 
 def _run_id(settings: Settings) -> str:

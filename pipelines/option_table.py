@@ -138,7 +138,8 @@ OPTIONS: tuple[Option, ...] = (
         "shards",
         _RUNNING,
         "N",
-        "parts of the fold (default: from the input's size; of a stream 64 on a cluster, 2 here)",
+        "parts of the fold (default: from the input's size; of a stream 16 on Flink, 64 on other "
+        "clusters, 2 here)",
     ),
     Option("workers", _RUNNING, "N", "threads or processes here (default: one a core)"),
     Option(

@@ -49,6 +49,13 @@ DEAD_PARTS_FROM = 1024**3
 STATE_VERSION = 1
 """Of `transforms.kernels.case_state.STATE_SCHEMA`."""
 
+CLUSTER_BATCH = 20_000
+"""Most messages of a batch on a cluster: each gives an element to every shard, and an element costs
+the runner the same for any number of rows."""
+
+CLUSTER_LINGER_MS = 50
+"""So long a batch waits there to fill."""
+
 MARKED_BATCH = 10_000
 """Most messages of a batch where a fold goes by marks: a step of it costs the same for any."""
 
@@ -65,7 +72,7 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
 def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: Stream) -> None:
     begins = handover(settings, stream.shards)
     read = [
-        root | f"Read {number}" >> _reading(address, settings, stream)
+        root | f"Read {number}" >> _reading(address, number, settings, stream)
         for number, address in enumerate(settings.sources)
     ]
     decoded = (
@@ -84,7 +91,7 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
     )
     folded = (
         decoded.events
-        # (shard, element)
+        # (key of a shard, element)
         | "Fold"
         >> FoldStream(
             GranuleFold(
@@ -97,8 +104,8 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
             ),
             run.run_id,
             run.scratch,
+            stream.shards,
             begins.element if begins is not None else None,
-            stream.shards if begins is not None and not stream.by_marks else 0,
         )
     )
     # (table, shard, until, packed rows)
@@ -114,13 +121,20 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
         decoded[DEAD] | "Write dead files" >> files
 
 
-def _reading(address: KafkaAddress, settings: Settings, stream: Stream) -> ReadKafka:
+def _reading(address: KafkaAddress, number: int, settings: Settings, stream: Stream) -> ReadKafka:
     """Return the source, which cuts its work as the fold wants it.
 
     Where rows leave in the midst of a bundle, it is long.
     """
-    source = KafkaSource(address, settings.disorder_ms, stream.splits, stop=stream.stop)
+    source = KafkaSource(
+        address,
+        settings.disorder_ms,
+        stream.splits,
+        stop=stream.stop,
+        reads=f"input {number}",
+    )
     if not stream.by_marks:
+        source = replace(source, batch=CLUSTER_BATCH, linger_ms=CLUSTER_LINGER_MS)
         return ReadKafka(source)
     linger_ms = max(5, min(50, settings.granule_ms // 4))
     source = replace(source, batch=MARKED_BATCH, linger_ms=linger_ms, marks_ms=settings.granule_ms)

@@ -28,6 +28,7 @@ from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
 from transforms.fold.elements import events_element, mark_element
 from transforms.fold.granules import BEHIND
+from transforms.fold.spread import keys_of_shards
 from transforms.formats import registry
 from transforms.formats.base import (
     Context,
@@ -92,7 +93,7 @@ def plan_topic(
 
 @dataclass(eq=False)
 class DecodeMessages(beam.PTransform):
-    """Decodes batches of messages: (shard, element of the fold); `DEAD` of `Rows`.
+    """Decodes batches of messages: (key of a shard, element of the fold); `DEAD` of `Rows`.
 
     Attributes:
         context: settings for decoding.
@@ -169,6 +170,7 @@ class _DecodeBatch(beam.DoFn):
         tally(step.scratch, dict(counted(DecodeMessages, counts)))
         if failures:
             yield beam.pvalue.TaggedOutput(DEAD, self._dead(failures, messages, stamped))
+        keys = keys_of_shards(step.shards)
         silent = set(range(step.shards)) if self._is_over(said) else set()
         if parts:
             events = parts[0] if len(parts) == 1 else pa.concat_tables(parts).unify_dictionaries()
@@ -178,9 +180,9 @@ class _DecodeBatch(beam.DoFn):
             events = events.append_column("order_time", order_column(times))
             for shard, part in self._exchange.split(events, step.key, step.shards):
                 silent.discard(shard)
-                yield TimestampedValue((shard, events_element(part, *said)), stamped)
+                yield TimestampedValue((keys[shard], events_element(part, *said)), stamped)
         for shard in silent:
-            yield TimestampedValue((shard, mark_element(*said)), stamped)
+            yield TimestampedValue((keys[shard], mark_element(*said)), stamped)
 
     def _is_over(self, said: tuple[int, int, int] | tuple[()]) -> bool:
         """Say whether a reader has completed a granule with this batch."""

@@ -52,7 +52,8 @@ class Disturbance:
     """What happens between engine and broker.
 
     Attributes:
-        disorder: every record comes up to so many microseconds late.
+        disorder: records come up to so many microseconds late.
+        disordered: share of the records that do.
         delays: share of the records that come later still.
         delay: by so many microseconds.
         duplicates: share of the good records that come a second time.
@@ -60,13 +61,14 @@ class Disturbance:
     """
 
     disorder: int = 0
+    disordered: float = 1.0
     delays: float = 0.0
     delay: int = 60 * SECOND
     duplicates: float = 0.0
     repeat_within: int = 30 * SECOND
 
     def __post_init__(self) -> None:
-        for name in ("delays", "duplicates"):
+        for name in ("disordered", "delays", "duplicates"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 reason = f"{name} is a rate between 0 and 1, not {value}"
@@ -96,6 +98,7 @@ def arrivals(
     """
     draw = Random(f"arrivals {seed}").random
     disorder, delays = disturbance.disorder, disturbance.delays
+    disordered = disturbance.disordered
     waiting: list[tuple[int, int, Record[Fact]]] = []
     serial = count()
     for record in records:
@@ -103,7 +106,7 @@ def arrivals(
             yield heapq.heappop(waiting)[2]
         observe(record.fact)
         arrival = record.time
-        if disorder:
+        if disorder and (disordered >= 1 or draw() < disordered):
             arrival += int(draw() * disorder)
         if delays and draw() < delays:
             arrival += disturbance.delay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from tests.kernels.messages import SECOND, START, messages, table
 from transforms.exchange import Exchange, fetch, with_schema
 from transforms.fold.elements import control_element, events_element, mark_element, state_element
 from transforms.fold.granules import BEHIND, Fired, GranuleFold
+from transforms.fold.made import Setting
 from transforms.fold.shard import Copies
 from transforms.kernels.base import END, Control, Kernel, Step
 from transforms.kernels.case_state import STATE_SCHEMA, Rules
@@ -323,3 +325,31 @@ def test_bags_are_rewritten_when_most_of_them_is_dead(monkeypatch: pytest.Monkey
     stream.copies.clear()
     stream.advance(END)
     assert stream.counts["transitions"] == 200
+
+
+def test_a_state_made_with_other_settings_is_refused() -> None:
+    """Other shards, another D: rows would be other ones, and nobody would know."""
+
+    def host(*made: Setting) -> GranuleFold:
+        return GranuleFold(TransitionsKernel(RULES), D, 1000, made=made)
+
+    shards, disorder = Setting("shards", "--shards", 64), Setting("disorder_ms", "--disorder", 5000)
+    store, copies = MemoryStore(), Copies()
+    event = {"event_id": "1", "case_id": "a", "event_time": START, "activity": "go"}
+    [(_, packed)] = EXCHANGE.split(table([event]), "case_id", 1)
+    # Of a state that an earlier version has left nothing is known.
+    host().receive(store, copies, 0, events_element(packed))
+    host(shards, disorder).receive(store, copies, 0, mark_element(0, 0, 0))
+    host(shards, disorder).fire(store, copies, 0)
+    other = host(replace(shards, value=32), replace(disorder, value=7000))
+    reason = (
+        "--shards 64, where this stream has --shards 32; "
+        "and with --disorder 5s, where this stream has --disorder 7s"
+    )
+    with pytest.raises(ValueError, match=reason):
+        other.receive(store, copies, 0, mark_element(0, 0, 0))
+    with pytest.raises(ValueError, match=reason):
+        other.fire(store, copies, 0)
+    secret = Setting("mask_key_check", "--mask_key", "x", secret=True)
+    with pytest.raises(ValueError, match="another --mask_key: give what it was made with"):
+        host(shards, disorder, secret).fire(store, copies, 0)

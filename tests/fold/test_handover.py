@@ -22,7 +22,7 @@ from tests.kernels.messages import START, messages, table
 from transforms.exchange import Exchange, shards_of
 from transforms.fold.bounded import BoundedFold
 from transforms.fold.elements import events_element, mark_element, state_element
-from transforms.fold.granules import BEHIND, GranuleFold
+from transforms.fold.granules import BEHIND, WAITING, GranuleFold
 from transforms.fold.handover import (
     STATE,
     Handover,
@@ -198,7 +198,7 @@ def test_the_overlap_does_not_wait_and_what_is_new_in_it_is_counted() -> None:
         [(_, packed)] = EXCHANGE.split(table(some), "case_id", 1)
         stream.deliver(0, events_element(packed))
     assert stream.counts == Counter(
-        {BEHIND: 5, "transitions": 5, "duplicates": 6 + 5 + 10 - 5}
+        {BEHIND: 5, "transitions": 5, "duplicates": 6 + 5 + 10 - 5, WAITING: 2}
     ) | Counter({name: 0 for name in stream.counts})
     assert [row.split("'sequence': ")[1][0] for row in stream.append["transitions"]] == list(
         "56789"

@@ -34,6 +34,7 @@ from tests.services.kafka import KafkaBroker
 from transforms.sinks.text import json_lines
 
 ROOT = Path(__file__).parent.parent.parent
+PROGRAM = ("run.py", "transitions")
 PATIENCE_S = 60.0
 LAWS = {
     "messages": ("decoded", "skipped", "dead"),
@@ -78,11 +79,21 @@ class Ended:
         for name, parts in LAWS.items():
             line = next(each for each in self.out.splitlines() if each.startswith(name))
             assert line.endswith("✓"), line
-            numbers = [int(each.replace(",", "")) for each in re.findall(r"[\d,]*\d", line)]
-            assert len(numbers) == len(parts) + 1, line
-            assert numbers[0] == sum(numbers[1:]), line
-            found[name] = dict(zip(("in", *parts), numbers, strict=True))
+            found[name] = numbers_of(line)
+            assert set(parts) <= set(found[name]), line
+            assert found[name]["in"] == sum(n for part, n in found[name].items() if part != "in")
         return found
+
+
+def numbers_of(line: str) -> dict[str, int]:
+    """Return the numbers of a law as a job has printed it: `in` and each part -> number."""
+    total = re.search(r" ([\d,]+) [=≠]", line)
+    assert total is not None, line
+    parts = re.findall(r"([=≠+-]) ([\d,]+) (\w+)", line)
+    texts = {"in": total[1]} | {
+        name: number if sign != "-" else f"-{number}" for sign, number, name in parts
+    }
+    return {name: int(text.replace(",", "")) for name, text in texts.items()}
 
 
 class Job:
@@ -92,13 +103,15 @@ class Job:
         process: its process.
     """
 
-    def __init__(self, folder: Path, arguments: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, arguments: Iterable[str], program: Iterable[str] = PROGRAM
+    ) -> None:
         """Start it; what it says goes to files in the folder."""
         number = next(_numbers)
         self._paths = [folder / f"{name}-{number}" for name in ("out", "err")]
         with self._paths[0].open("wb") as out, self._paths[1].open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "run.py", "transitions", *arguments],
+                [sys.executable, *program, *arguments],
                 cwd=ROOT,
                 stdout=out,
                 stderr=err,
@@ -153,9 +166,9 @@ class Job:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Job]:
-    """Run a stream while the block runs."""
-    job = Job(folder, arguments)
+def running(folder: Path, *arguments: str, program: Iterable[str] = PROGRAM) -> Iterator[Job]:
+    """Run a stream while the block runs; another program is one with the same options."""
+    job = Job(folder, arguments, program)
     try:
         yield job
     finally:

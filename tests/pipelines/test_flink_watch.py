@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink import FlinkPlan
-from pipelines.flink_watch import FlinkWatch, await_job, reason_of
+from pipelines.flink_watch import ARRIVAL_S, FlinkWatch, await_job, reason_of
 from pipelines.screen import Screen
 from tests.pipelines.job_manager import JOB, NAME, JobManager, job_manager
 
@@ -56,7 +55,8 @@ class Watched:
         self.screen.err = self.screen.out = Console(file=self.text, width=1000)
         self.now = 0.0
         flink = FlinkPlan(manager.address, (), NAME, False, plan["workers"], plan["parallelism"])
-        self.watch = FlinkWatch(flink, self.screen, PATIENCE, NOW_MS, lambda: self.now)
+        manager.answers.setdefault("jobs/overview", {"jobs": []})
+        self.watch = FlinkWatch(flink, self.screen, PATIENCE, lambda: self.now)
 
     def look(self, seconds: float = 1.0) -> str:
         self.now += seconds
@@ -94,11 +94,11 @@ def test_a_job_that_starts_and_works(manager: JobManager) -> None:
 
 
 def test_an_earlier_job_of_that_name_is_another(manager: JobManager) -> None:
+    manager.job("RUNNING", start_ms=NOW_MS, RUNNING=4)
     watched = Watched(manager)
-    manager.job("RUNNING", start_ms=NOW_MS - 60_000, RUNNING=4)
     watched.look()
     assert watched.watch.job_id == ""
-    text = watched.refused(PATIENCE + 1)
+    text = watched.refused(ARRIVAL_S + 1)
     assert f"brought no job {NAME}" in text
 
 
@@ -108,7 +108,7 @@ def test_no_slots(manager: JobManager) -> None:
     manager.job("RUNNING", start_ms=NOW_MS, SCHEDULED=4)
     watched.look()
     text = watched.refused(PATIENCE + 1)
-    assert "1 task manager, 0 of 1 slots free, and the job wants 2" in text
+    assert "1 task manager and 1 slots, 0 of them free, and the job wants 2" in text
     assert "--parallelism" in text
     assert f"PATCH /jobs/{JOB}?mode=cancel" in manager.asked
 
@@ -214,10 +214,19 @@ class _Job:
 
 
 def test_a_job_that_somebody_cancels(manager: JobManager) -> None:
-    manager.job("CANCELED", start_ms=int(time.time() * 1000), CANCELED=4)
     flink = FlinkPlan(manager.address, (), NAME, False, "", 1)
+
+    def cancelled() -> None:
+        manager.job("CANCELED", start_ms=NOW_MS, CANCELED=4)
+
     with pytest.raises(RunError, match="cancelled, by somebody else"):
-        await_job(_Job(), flink, Screen(quiet=True), PATIENCE)  # type: ignore[arg-type]
+        await_job(
+            _Job(),  # type: ignore[arg-type]
+            flink,
+            Screen(quiet=True),
+            PATIENCE,
+            update=cancelled,
+        )
 
 
 def test_a_job_server_that_refuses_a_job(manager: JobManager) -> None:

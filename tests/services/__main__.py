@@ -1,4 +1,4 @@
-"""Fetch and build the services, and run the Kafka broker until Ctrl-C.
+"""Fetch and build the services, and run a Kafka broker and a Flink cluster until Ctrl-C.
 
 python -m tests.services --port 9092
 """
@@ -14,14 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipelines.prism import built
-from tests.services import kafka, prism
+from tests.services import flink, kafka, prism
 from tests.services.provision import Missing
 
-_DESCRIPTION = """Fetch and build the services once (Kafka with Maven, Prism with Go), then run
-a Kafka broker for trying things out, with data that is gone afterwards, until Ctrl-C."""
+_DESCRIPTION = """Fetch and build the services once (Kafka and Flink with Maven, Prism with Go),
+then run a Kafka broker and a Flink cluster of several processes for trying things out, with data
+that is gone afterwards, until Ctrl-C."""
+
+FLINK_PORTS = (8081, 8099, 50_000)
+"""Of Flink's page, Beam's job server and the pool of workers."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for its settings, data and log; only the log and settings stay (default: temporary)",
     )
     add("--heap", default="512m", help="its largest heap (default: 512m)")
+    add("--no-flink", action="store_true", help="only the broker")
     add("--provision", action="store_true", help="only fetch and build; start nothing")
     options = parser.parse_args(argv)
     ended = threading.Event()
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Missing as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 2
-    except kafka.BrokerError as error:
+    except (kafka.BrokerError, flink.FlinkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -61,27 +67,36 @@ def _end(ended: threading.Event) -> None:
 
 
 def _run(options: argparse.Namespace, ended: threading.Event) -> int:
-    if options.port and _taken(options.port):
-        print(f"error: port {options.port} is taken: choose another one", file=sys.stderr)
+    wanted = [options.port, *(() if options.no_flink else FLINK_PORTS)]
+    taken = [port for port in wanted if port and _taken(port)]
+    if taken and not options.provision:
+        print(f"error: port {taken[0]} is taken: free it, or see --help", file=sys.stderr)
         return 2
     began = time.monotonic()
     print("== Kafka: fetching its jars with Maven, once", flush=True)
     print(f"   {kafka.provision()}", flush=True)
+    if not options.no_flink:
+        print("== Flink: fetching its jars with pip and Maven, once", flush=True)
+        print(f"   {flink.provision()}", flush=True)
     if options.provision:
         print("== Prism: building it with Go, once (some minutes)", flush=True)
         print(f"   {prism.provision()}", flush=True)
         return 0
-    print(f"== starting a broker ({time.monotonic() - began:.0f} s so far)", flush=True)
+    print(f"== starting ({time.monotonic() - began:.0f} s so far)", flush=True)
     broker = kafka.KafkaBroker(options.folder, port=options.port, heap=options.heap)
-    with broker:
-        print(_help(broker), flush=True)
-        # The broker is of use meanwhile.
+    page, jobs, workers = FLINK_PORTS
+    cluster: AbstractContextManager[object] = nullcontext()
+    if not options.no_flink:
+        cluster = flink.FlinkCluster(port=page, job_port=jobs, worker_port=workers)
+    with broker, cluster:
+        print(_help(broker, not options.no_flink), flush=True)
+        # They are of use meanwhile.
         threading.Thread(target=_build_prism, daemon=True).start()
         try:
             while broker.running:
                 ended.wait(0.5)
         except KeyboardInterrupt:
-            print("\nstopping the broker", flush=True)
+            print("\nstopping", flush=True)
             broker.stop()
             return 0
         print(f"error: the broker has ended: {broker.log}", file=sys.stderr)
@@ -98,10 +113,18 @@ def _build_prism() -> None:
         print(f"   goes on without: {missing.why}", flush=True)
 
 
-def _help(broker: kafka.KafkaBroker) -> str:
+def _help(broker: kafka.KafkaBroker, on_flink: bool) -> str:
     python = os.path.relpath(sys.executable)
     if python.startswith(".."):
         python = "python3" if shutil.which("python3") == sys.executable else sys.executable
+    cluster = f"""
+A Flink cluster runs: two task managers, a job server, a pool of workers; its page is
+http://127.0.0.1:{FLINK_PORTS[0]}. The same pipeline on it, with these options besides:
+
+  --runner FlinkRunner --flink_master 127.0.0.1:{FLINK_PORTS[0]} \\
+    --job_endpoint 127.0.0.1:{FLINK_PORTS[1]} \\
+    --environment_type EXTERNAL --environment_config 127.0.0.1:{FLINK_PORTS[2]}
+"""
     return f"""
 A Kafka broker runs at {broker.address} (process {broker.pid}; its log: {broker.log}).
 With Ctrl-C here it stops, and its data is gone. In other terminals:
@@ -114,7 +137,7 @@ With Ctrl-C here it stops, and its data is gone. In other terminals:
 With credentials: {broker.sasl_address}, security.protocol=SASL_PLAINTEXT, sasl.mechanism=PLAIN,
   sasl.username={kafka.SASL_USER}, sasl.password={kafka.SASL_PASSWORD}
 With TLS: {broker.ssl_address}, security.protocol=SSL, ssl.ca.location={broker.ssl_ca}
-"""
+{cluster if on_flink else ""}"""
 
 
 def _taken(port: int) -> bool:

@@ -1,7 +1,8 @@
 """The services as pytest fixtures.
 
 One broker a session and xdist worker, started by the first test that asks for it. Topics are
-never removed: a test takes names of its own.
+never removed: a test takes names of its own. A Flink cluster is large: tests that have one are
+marked with `on_flink`, by which one worker runs all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
 from tests.services.prism import provision
 from tests.services.provision import Missing, missing_part
@@ -37,6 +39,21 @@ def _broker(folders: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
         yield broker
     finally:
         broker.close()
+
+
+on_flink = pytest.mark.xdist_group("flink")
+"""Marks tests that one worker runs, one after the other."""
+
+
+@pytest.fixture(scope="session")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
+    """A cluster that is shared by the tests of a worker: do not kill its parts."""
+    try:
+        cluster = FlinkCluster(tmp_path_factory.mktemp("flink"))
+    except Missing as missing:
+        missing_part(missing.name, missing.why)
+    with cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,8 @@ class FlinkCluster:
         pool: bool = True,
         high_availability: bool = False,
         port: int = 0,
+        job_port: int = 0,
+        worker_port: int = 0,
         python: str = sys.executable,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -143,7 +145,9 @@ class FlinkCluster:
             slots: of each.
             pool: whether there is one for Python workers.
             high_availability: the job manager's death is outlived.
-            port: of the job manager's page; 0 takes a free one.
+            port: of the job manager's page; 0 takes a free one, as below.
+            job_port: of Beam's job server.
+            worker_port: of the pool of workers.
             python: interpreter of the workers.
             settings: more lines for Flink's configuration.
 
@@ -155,6 +159,7 @@ class FlinkCluster:
         self.folder: Final = folder or Path(tempfile.mkdtemp(prefix="imixs-flink-"))
         rest, rpc, blobs, jobs, artifacts, workers, keeper = free_ports(7)
         self.master: Final = f"127.0.0.1:{port or rest}"
+        jobs, workers = job_port or jobs, worker_port or workers
         self.job_endpoint: Final = f"127.0.0.1:{jobs}"
         self.workers: Final = f"127.0.0.1:{workers}"
         self.rest: Final = FlinkRest(self.master)
@@ -179,8 +184,8 @@ class FlinkCluster:
             "taskmanager.memory.jvm-overhead.max": "192m",
             "taskmanager.memory.task.heap.size": "768m",
             "taskmanager.memory.task.off-heap.size": "128m",
-            "taskmanager.memory.network.min": "64m",
-            "taskmanager.memory.network.max": "64m",
+            "taskmanager.memory.network.min": "160m",
+            "taskmanager.memory.network.max": "160m",
             "taskmanager.memory.managed.size": "16m",
             "heartbeat.interval": "2000",
             "heartbeat.timeout": "12000",

@@ -42,7 +42,7 @@ from transforms.fold.elements import (
     without_events,
 )
 from transforms.fold.keyed import KeyedRows
-from transforms.fold.made import Setting, differences, text_of
+from transforms.fold.made import Setting, StateMisfit, differences, text_of
 from transforms.fold.shard import Copies, Copy, Mark, Stand, Store, Waiting
 from transforms.kernels.base import Kernel
 from transforms.sources.messages import DRAIN
@@ -56,6 +56,9 @@ CATCH_UP = 16
 
 BEHIND = "behind_watermark"
 """Count of events that came when their granule was over: they are folded in the next one."""
+
+WAITING = "waiting"
+"""Count of events that wait for their granule to be over: less those that were waited for."""
 
 Upgrade = Callable[[pa.Table], pa.Table]
 
@@ -126,7 +129,8 @@ class GranuleFold:
             if mark.handed is not None and mark.fired == mark.handed:
                 element, early, counts[BEHIND] = self._fold_overlap(store, mark, copy, element)
             if element[:1] == EVENTS:
-                counts[BEHIND] += self._wait(store, mark, copy, element)
+                waiting, behind = self._wait(store, mark, copy, element)
+                counts.update({WAITING: waiting, BEHIND: behind})
             else:
                 mark.note(said(element))
         elif kind == MARK:
@@ -204,6 +208,7 @@ class GranuleFold:
         mark.wake = min((t for t in times if t is not None), default=None)
         self._keep_pending(store, mark, copy)
         counts = {name: n for name, n in step.counts.items() if name != "events"}
+        counts[WAITING] = -events.num_rows
         return Fired(until, step.outputs, counts)
 
     def _fold_overlap(
@@ -260,7 +265,7 @@ class GranuleFold:
                 outputs[name] = newest_rows(both, output.key) if upsert else _stacked(both)
         return Fired(early.until_ms if fired is None else fired.until_ms, outputs, counts)
 
-    def _wait(self, store: Store, mark: Mark, copy: Copy, element: bytes) -> int:
+    def _wait(self, store: Store, mark: Mark, copy: Copy, element: bytes) -> tuple[int, int]:
         mark.note(said(element))
         waiting, behind = self._read_events(element, mark.fired)
         copy.waiting.append(waiting)
@@ -269,7 +274,7 @@ class GranuleFold:
             # Stamped anew: what is read from the bag later must have the same times.
             element = with_events(element, waiting.table)
         store.append("pending", element)
-        return behind
+        return waiting.table.num_rows, behind
 
     def _read_events(self, element: bytes, fired_ms: int | None) -> tuple[Waiting, int]:
         """Decode events, and stamp those whose granule is over with the end of what is."""
@@ -335,13 +340,13 @@ class GranuleFold:
 
     @cached_property
     def _made(self) -> str:
-        return text_of(self.made)
+        return text_of(self.made) if self.made else ""
 
     def _check_made(self, mark: Mark) -> None:
         """Refuse a state that this fold would read in another way.
 
         Raises:
-            ValueError: it was made with other settings.
+            StateMisfit: it was made with other settings.
         """
         if mark.made != self._made:
             wrong = differences(self.made, orjson.loads(mark.made)) if mark.made else ""
@@ -350,7 +355,7 @@ class GranuleFold:
                     f"the stream goes on from a state made with {wrong}: give what it was made "
                     "with, or begin anew without that state"
                 )
-                raise ValueError(reason)
+                raise StateMisfit(reason)
             mark.made = self._made
 
     def _read(self, store: Store, mark: Mark) -> Copy:
@@ -425,7 +430,7 @@ class GranuleFold:
         """Turn rows of an older version into the kernel's schema.
 
         Raises:
-            ValueError: they are of a newer version, or of one that is not known any more.
+            StateMisfit: they are of a newer version, or of one that is not known any more.
         """
         while version < self.state_version and version in self.upgrades:
             rows = self.upgrades[version](rows)
@@ -435,7 +440,7 @@ class GranuleFold:
                 f"the state of {self.kernel.name} is of version {version}, and this program "
                 f"reads up to {self.state_version}: start the program that wrote it"
             )
-            raise ValueError(reason)
+            raise StateMisfit(reason)
         return with_schema([rows], self.kernel.state_schema)
 
 

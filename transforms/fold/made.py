@@ -16,6 +16,10 @@ import orjson
 from transforms.durations import show_ms
 
 
+class StateMisfit(ValueError):
+    """A state that this program can't go on from; it will not fit however often it is tried."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """A setting that a state depends on.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from transforms.arrays import integers
 from transforms.fold.elements import VERSION
 from transforms.fold.keyed import KeyedRows
+from transforms.fold.made import StateMisfit
 from transforms.kernels.base import Control
 
 Bag = Literal["pending", "state"]
@@ -75,7 +76,7 @@ class Mark:
         """Decode it, or make the first one.
 
         Raises:
-            ValueError: a newer program has written it.
+            StateMisfit: a newer program has written it.
         """
         if data is None:
             return cls()
@@ -86,7 +87,7 @@ class Mark:
                 f"the stream's state is of version {version}, and this program knows {VERSION}: "
                 "start the newer program again"
             )
-            raise ValueError(reason)
+            raise StateMisfit(reason)
         return cls(**values)
 
     def note(self, said: tuple[int, int, int]) -> None:

@@ -28,6 +28,7 @@ from transforms.counts import counted
 from transforms.fold.elements import mark_element
 from transforms.fold.granules import Fired, GranuleFold
 from transforms.fold.shard import Bag, Copies
+from transforms.fold.spread import keys_of_shards, shards_of_keys
 from transforms.progress import tally
 
 Rows = tuple[str, int, int, bytes]
@@ -67,26 +68,28 @@ def standing() -> Standing:
 
 @dataclass(eq=False)
 class FoldStream(beam.PTransform):
-    """Folds a stream: (shard, element) -> `Rows`, at the time up to which they are complete.
+    """Folds a stream: (key of a shard, element) -> `Rows`, at the time they are complete to.
 
     Attributes:
         fold: the host with its kernel.
         run_id: names the run, so that two of one process do not share copies.
         scratch: where counts are reported; empty for nowhere.
-        initial: gives the element that a shard of which nothing is known begins with.
-        poke: shards that begin even if no element ever comes for them; 0 for none.
+        shards: how many there are, for the numbers of those whose keys come.
+        initial: gives the element that a shard of which nothing is known begins with; with it
+            every shard begins even if no element ever comes for it. None: they begin with none.
     """
 
     fold: GranuleFold
     run_id: str
     scratch: str = ""
+    shards: int = 0
     initial: Callable[[int], bytes] | None = None
-    poke: int = 0
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
-        if self.poke:
-            pokes = [(shard, mark_element(0, 0, 0)) for shard in range(self.poke)]
+        # By marks every shard gets elements anyhow, and there must be no Flatten.
+        if self.initial is not None and not self.fold.by_marks:
+            pokes = [(key, mark_element(0, 0, 0)) for key in keys_of_shards(self.shards)]
             poked = (
                 elements.pipeline
                 | "Poke shards" >> beam.Create(pokes, reshuffle=False)
@@ -155,7 +158,8 @@ class _Host(beam.DoFn):
         due: Any = _DUE_PARAM,
     ) -> Iterator[TimestampedValue]:
         step = self._step
-        shard, content = element
+        key, content = element
+        shard = self._shard(key)
         store = _BeamStore(mark, pending, state, due)
         if step.initial is not None and store.read_mark() is None:
             step.fold.receive(store, _COPIES, self._key(shard), step.initial(shard))
@@ -166,7 +170,7 @@ class _Host(beam.DoFn):
     @on_timer(_DUE)
     def fire(
         self,
-        shard: int = beam.DoFn.KeyParam,
+        key: int = beam.DoFn.KeyParam,
         fired: Timestamp = beam.DoFn.TimestampParam,
         mark: Any = _MARK_PARAM,
         pending: Any = _PENDING_PARAM,
@@ -175,6 +179,7 @@ class _Host(beam.DoFn):
     ) -> Iterator[TimestampedValue]:
         """Fold the granules that are over."""
         step = self._step
+        shard = self._shard(key)
         store = _BeamStore(mark, pending, state, due)
         found = step.fold.fire(store, _COPIES, self._key(shard), int(fired.micros) // 1000)
         yield from self._give(shard, found)
@@ -188,6 +193,9 @@ class _Host(beam.DoFn):
             if rows.num_rows:
                 batch = rows.combine_chunks().to_batches()[0]
                 yield TimestampedValue((name, shard, fired.until_ms, pack(batch)), at)
+
+    def _shard(self, key: int) -> int:
+        return shards_of_keys(self._step.shards)[key] if self._step.shards else key
 
     def _key(self, shard: int) -> tuple[str, str, int]:
         return self._step.run_id, self._step.fold.kernel.name, shard

@@ -22,6 +22,7 @@ class KafkaSlice:
         until_end: end at the offsets that were the last ones at the start.
         marks_ms: if not 0, batches say up to which time the slice has given everything, and an
             empty one says so when nothing comes for so long.
+        reads: names what is read, over all versions of a job; empty for no name.
         number: of this slice.
         of: number of slices.
     """
@@ -34,6 +35,7 @@ class KafkaSlice:
     stop: str = ""
     until_end: bool = False
     marks_ms: int = 0
+    reads: str = ""
     number: int = 0
     of: int = 1
 

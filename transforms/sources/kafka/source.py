@@ -9,8 +9,8 @@ import apache_beam as beam
 from apache_beam.coders import BytesCoder
 from apache_beam.io.unbounded_source import (
     CheckpointMark,
-    ReadFromUnboundedSource,
     UnboundedSource,
+    _ReadFromUnboundedSourceDoFn,
 )
 
 from transforms.kafka import KafkaAddress, Monitor, matching
@@ -19,9 +19,17 @@ from transforms.sources.kafka.reader import KafkaReader
 from transforms.sources.kafka.reading import ASK_S
 from transforms.sources.kafka.slice import KafkaSlice
 
+_CURRENT: dict[str, KafkaSource] = {}
+"""By name, what the steps of this process read, as their job was launched with it."""
+
 
 class KafkaSource(KafkaSlice, UnboundedSource):
-    """One slice of the partitions of some topics, read in packed batches."""
+    """One slice of the partitions of some topics, read in packed batches.
+
+    A runner keeps a source with where it stands. So a job that goes on from a savepoint has the
+    sources of the job before, and would never learn of an address that is another now: where a
+    source has a name, its step's own is taken, and of the old one only which slice it is.
+    """
 
     def split(self, desired_num_splits: int, options: Any = None) -> list[KafkaSource]:
         """Cut into slices; partitions that appear later belong to them too."""
@@ -33,11 +41,17 @@ class KafkaSource(KafkaSlice, UnboundedSource):
     def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> KafkaReader:
         """Make a reader that goes on after a mark."""
         mark = checkpoint_mark if isinstance(checkpoint_mark, KafkaMark) else None
-        return KafkaReader(self, mark)
+        return KafkaReader(self.current(), mark)
 
     def get_checkpoint_mark_coder(self) -> KafkaMarkCoder:
         """Return the coder of marks."""
-        return KafkaMarkCoder(self.address, self.disorder_ms, self.marks_ms)
+        now = self.current()
+        return KafkaMarkCoder(now.address, now.disorder_ms, now.marks_ms)
+
+    def current(self) -> KafkaSource:
+        """Return this slice as the step of this process has it."""
+        found = _CURRENT.get(self.reads) if self.reads else None
+        return self if found is None else replace(found, number=self.number, of=self.of)
 
     def default_output_coder(self) -> BytesCoder:
         """Elements are bytes."""
@@ -64,12 +78,29 @@ class ReadKafka(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Wire the step."""
-        return root | "Read topics" >> ReadFromUnboundedSource(
-            self.source,
-            poll_interval=self.poll_interval_s,
-            max_records_per_bundle=self.batches_per_bundle,
-            max_read_time_seconds=self.seconds_per_bundle,
+        read = _Read(
+            self.source, self.poll_interval_s, self.batches_per_bundle, self.seconds_per_bundle
         )
+        return (
+            root
+            | "Read topics/Create" >> beam.Create([self.source])
+            | "Read topics/ReadUnbounded" >> beam.ParDo(read).with_output_types(bytes)
+        )
+
+
+class _Read(_ReadFromUnboundedSourceDoFn):
+    """Beam's own step of an unbounded source, which lets its process know the source it has."""
+
+    def __init__(
+        self, source: KafkaSource, poll_interval_s: float, batches: int, seconds: float
+    ) -> None:
+        super().__init__(poll_interval_s, batches, seconds)
+        self._source = source
+
+    def setup(self) -> None:
+        if self._source.reads:
+            _CURRENT[self._source.reads] = self._source
+        super().setup()
 
 
 def _count_partitions(address: KafkaAddress) -> int:

@@ -1,0 +1,192 @@
+"""A stream on Flink that is stopped with a savepoint and goes on: as if it had not been stopped."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from examples.simulator.stream import Disturbance
+from tests.pipelines import newer, streams
+from tests.pipelines.flink_jobs import PATIENCE_S, end_all, on_cluster, savepoint_of
+from tests.services.fixtures import on_flink
+from tests.services.flink import FlinkCluster
+from tests.services.kafka import KafkaBroker
+
+pytestmark = [on_flink, pytest.mark.long_flink]
+
+SECOND = 1_000_000
+DISTURBED = Disturbance(disorder=5 * SECOND, duplicates=0.05, repeat_within=15 * SECOND)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(flink: FlinkCluster) -> Iterator[None]:
+    yield
+    end_all(flink)
+
+
+class Topics:
+    """Messages that are sent in two halves, and the options of the jobs that read them."""
+
+    def __init__(self, kafka: KafkaBroker, seed: int, *, disorder: str = "40s") -> None:
+        self.kafka = kafka
+        self.name = streams.new_name("saved")
+        kafka.create_topic(self.name, 4)
+        start = time.time_ns() // 1000 - 10 * SECOND
+        self.sent = streams.json_messages(2000, DISTURBED, seed=seed, start=start, garbage=0.01)
+        self.disorder = disorder
+
+    @property
+    def truth_of_rows(self) -> int:
+        return self.sent.truth.transitions
+
+    def send(self, begin: float, end: float) -> None:
+        """Send a part of the messages; they have the broker's time, or would be behind it."""
+        count = len(self.sent.records)
+        part = self.sent.records[int(begin * count) : int(end * count)]
+        streams.send(self.kafka, part, lambda _: self.name, own_times=False)
+
+    def rows(self) -> int:
+        """Return how many rows of transitions there are."""
+        return streams.counts(self.kafka, [f"{self.name}-out-transitions"])
+
+    def options(self, flink: FlinkCluster) -> list[str]:
+        """Return the options of a job."""
+        address = f"kafka://{self.kafka.address}/{self.name}"
+        return [
+            *("--input", f"{address}?start=earliest&group={self.name}"),
+            *("--output", f"kafka://{self.kafka.address}/{self.name}-out-"),
+            *("--disorder", self.disorder, *self.ends()),
+            *on_cluster(flink, self.name),
+        ]
+
+    def ends(self) -> tuple[str, str]:
+        """Return the option of the end states."""
+        return "--end_states", ",".join(self.sent.truth.end_states)
+
+    def differences(self, folder: Path) -> list[str]:
+        """Say in what the output differs from the truth."""
+        return streams.differences(self.kafka, f"{self.name}-out-", self.sent.truth, folder)
+
+
+def first_half(topics: Topics, flink: FlinkCluster, folder: Path) -> streams.Ended:
+    """Run over the first half of the messages, the newest of which wait, and stop."""
+    topics.send(0, 0.5)
+    with streams.running(folder, *topics.options(flink)) as job:
+        job.wait_for("it works after", PATIENCE_S)
+        job.wait_until(lambda: streams.committed(topics.kafka, topics.name, [topics.name]), 60)
+        ended = job.stop()
+    assert topics.rows() < topics.truth_of_rows / 2, "what is newer than D waits"
+    assert ended.laws()["events"]["waiting"] > 0
+    return ended
+
+
+def total(*ended: streams.Ended) -> dict[str, dict[str, int]]:
+    """Add up the laws of runs: what the first leaves waiting, the last has not got left."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in streams.LAWS}
+    for each in ended:
+        for name, counts in each.laws().items():
+            for part, number in counts.items():
+                found[name][part] += number
+    assert found["events"].pop("waiting") == 0
+    return {name: dict(counts) for name, counts in found.items()}
+
+
+def rows_of(records: list[Any]) -> int:
+    """Return how many transitions messages make: none of them is late."""
+    events = set()
+    for record in records:
+        with suppress(orjson.JSONDecodeError, KeyError, TypeError):
+            event = orjson.loads(record.payload)
+            events.add((event["case_id"], event["event_time"]))
+    return len(events)
+
+
+def test_what_waits_goes_on_by_its_timers(
+    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """Nothing is sent after the savepoint at first: only timers that were kept can fold that."""
+    topics = Topics(kafka, 1)
+    first = first_half(topics, flink, tmp_path)
+    waited = topics.rows()
+    resumed = ["--savepoint_path", savepoint_of(first)]
+    with streams.running(tmp_path, *topics.options(flink), *resumed) as job:
+        job.wait_for("it works after", PATIENCE_S)
+        events = rows_of(topics.sent.records[: len(topics.sent.records) // 2])
+        job.wait_until(lambda: topics.rows() == events, PATIENCE_S)
+        assert topics.rows() > waited
+        topics.send(0.5, 1)
+        job.wait_until(lambda: topics.rows() == topics.truth_of_rows, PATIENCE_S)
+        second = job.stop()
+    savepoint_of(second)
+    assert total(first, second) == streams.law_of(topics.sent.truth)
+    assert topics.differences(tmp_path / "tables") == []
+
+
+def test_a_newer_version_upgrades_the_state(
+    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """One more column, in state and table; what was known before has the upgrade's value."""
+    topics = Topics(kafka, 2)
+    first = first_half(topics, flink, tmp_path)
+    known = {row["case_id"] for row in streams.rows(kafka, f"{topics.name}-out-cases")}
+    topics.send(0.5, 1)
+    resumed = ["--savepoint_path", savepoint_of(first)]
+    options = topics.options(flink)
+    with streams.running(tmp_path, *options, *resumed, program=newer.PROGRAM) as job:
+        job.wait_until(lambda: topics.rows() == topics.truth_of_rows, PATIENCE_S)
+        second = job.stop()
+    assert total(first, second) == streams.law_of(topics.sent.truth)
+    assert topics.differences(tmp_path / "tables") == []
+    seen: dict[str, set[bool]] = {"known": set(), "new": set()}
+    for row in streams.rows(kafka, f"{topics.name}-out-cases"):
+        if newer.COLUMN in row:
+            kind = "known" if row["case_id"] in known else "new"
+            seen[kind].add(row[newer.COLUMN] > 1000)
+    assert seen == {"known": {True}, "new": {False}}
+    # The older program must not read what the newer one has left.
+    back = ["--savepoint_path", savepoint_of(second)]
+    topics.send(0.9, 1)
+    said = refused(topics, flink, tmp_path, *back)
+    assert "is of version 2, and this program reads up to 1" in said
+
+
+def refused(topics: Topics, flink: FlinkCluster, folder: Path, *options: str) -> str:
+    """Run a job that can't go on; return what it says."""
+    with streams.running(folder, *topics.options(flink), *options) as job:
+        ended = job.ended(PATIENCE_S)
+    assert ended.code == 1, ended
+    return ended.err.splitlines()[-1] if ended.err else ""
+
+
+def test_what_can_not_go_on_is_refused(
+    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """Settings that the state depends on, another pipeline's state, and no savepoint at all."""
+    topics = Topics(kafka, 3)
+    first = first_half(topics, flink, tmp_path)
+    topics.send(0.5, 1)
+    before = topics.rows()
+    resumed = ["--savepoint_path", savepoint_of(first)]
+    said = refused(topics, flink, tmp_path, *resumed, "--shards", "32")
+    assert "--shards 16, where this stream has --shards 32" in said
+    said = refused(topics, flink, tmp_path, *resumed, "--case_retention", "5d")
+    assert "--case_retention 30d, where this stream has --case_retention 5d" in said
+    topics.disorder = "7s"
+    said = refused(topics, flink, tmp_path, *resumed)
+    assert "--disorder 40s, where this stream has --disorder 7s" in said
+    topics.disorder = "40s"
+    # A second input is another pipeline: its state is of other steps.
+    address = f"kafka://{kafka.address}/{topics.name}?group={topics.name}-2"
+    other = ["--input", address, "--end_states", "none"]
+    said = refused(topics, flink, tmp_path, *resumed, *other)
+    assert "the savepoint is not of this job" in said
+    said = refused(topics, flink, tmp_path, "--savepoint_path", "file:/no/such/savepoint")
+    assert "/no/such/savepoint" in said
+    assert topics.rows() == before, "nobody has gone on"

@@ -106,7 +106,8 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_has_a_setting() -> None:
     known = set(Settings.__dataclass_fields__)
     renamed = {"since": "since_us", "until": "until_us", "disorder": "disorder_ms"}
-    renamed |= {n: f"{n}_ms" for n in ("case_retention", "idle_retention", "granule", "max_future")}
+    lengths = ("case_retention", "idle_retention", "granule", "max_future", "start_patience")
+    renamed |= {name: f"{name}_ms" for name in lengths}
     assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []
 
 

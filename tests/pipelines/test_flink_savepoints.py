@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from examples.simulator.stream import Disturbance
+from examples.simulator.json_stream import EventWitness, json_events
+from examples.simulator.processes import END_STATES
+from examples.simulator.stream import Disturbance, arrivals
+from examples.simulator.truth import Truth
 from tests.pipelines import newer, streams
 from tests.pipelines.flink_jobs import PATIENCE_S, end_all, on_cluster, savepoint_of
 from tests.services.fixtures import on_flink
@@ -22,6 +23,9 @@ from tests.services.kafka import KafkaBroker
 pytestmark = [on_flink, pytest.mark.long_flink]
 
 SECOND = 1_000_000
+PART, RATE = 1000, 100.0
+"""Events of a part, and how many a second happened."""
+
 DISTURBED = Disturbance(disorder=5 * SECOND, duplicates=0.05, repeat_within=15 * SECOND)
 
 
@@ -32,57 +36,68 @@ def nothing_left(flink: FlinkCluster) -> Iterator[None]:
 
 
 class Topics:
-    """Messages that are sent in two halves, and the options of the jobs that read them."""
+    """Messages that are sent part by part, and the options of the jobs that read them.
+
+    The cases go on from part to part. A part's events happened in the ten seconds before it is
+    sent, however long the jobs between two parts take, so that none of them is late.
+    """
 
     def __init__(self, kafka: KafkaBroker, seed: int, *, disorder: str = "40s") -> None:
         self.kafka = kafka
         self.name = streams.new_name("saved")
         kafka.create_topic(self.name, 4)
-        start = time.time_ns() // 1000 - 10 * SECOND
-        self.sent = streams.json_messages(2000, DISTURBED, seed=seed, start=start, garbage=0.01)
         self.disorder = disorder
+        self._seed = seed
+        self._witness = EventWitness()
+        self._parts = 0
 
     @property
-    def truth_of_rows(self) -> int:
-        return self.sent.truth.transitions
+    def truth(self) -> Truth:
+        """What has been sent so far."""
+        return self._witness.truth()
 
-    def send(self, begin: float, end: float) -> None:
-        """Send a part of the messages; they have the broker's time, or would be behind it."""
-        count = len(self.sent.records)
-        part = self.sent.records[int(begin * count) : int(end * count)]
-        streams.send(self.kafka, part, lambda _: self.name, own_times=False)
+    def send(self) -> None:
+        """Send the next part; its messages have the broker's time, or would be behind it."""
+        number, self._parts = self._parts, self._parts + 1
+        start = time.time_ns() // 1000 - (number + 1) * PART / RATE * SECOND
+        drawn = json_events(self._seed, 40, start=int(start), rate=RATE, garbage=0.01)
+        part = islice(drawn, number * PART, (number + 1) * PART)
+        records = arrivals(part, DISTURBED, seed=self._seed, observe=self._witness.observe)
+        streams.send(self.kafka, records, lambda _: self.name, own_times=False)
 
     def rows(self) -> int:
         """Return how many rows of transitions there are."""
         return streams.counts(self.kafka, [f"{self.name}-out-transitions"])
 
-    def options(self, flink: FlinkCluster) -> list[str]:
+    def options(self, flink: FlinkCluster, parallelism: int = 2) -> list[str]:
         """Return the options of a job."""
         address = f"kafka://{self.kafka.address}/{self.name}"
         return [
             *("--input", f"{address}?start=earliest&group={self.name}"),
             *("--output", f"kafka://{self.kafka.address}/{self.name}-out-"),
             *("--disorder", self.disorder, *self.ends()),
-            *on_cluster(flink, self.name),
+            *on_cluster(flink, self.name, parallelism),
         ]
 
     def ends(self) -> tuple[str, str]:
         """Return the option of the end states."""
-        return "--end_states", ",".join(self.sent.truth.end_states)
+        return "--end_states", ",".join(sorted(END_STATES))
 
     def differences(self, folder: Path) -> list[str]:
         """Say in what the output differs from the truth."""
-        return streams.differences(self.kafka, f"{self.name}-out-", self.sent.truth, folder)
+        return streams.differences(self.kafka, f"{self.name}-out-", self.truth, folder)
 
 
-def first_half(topics: Topics, flink: FlinkCluster, folder: Path) -> streams.Ended:
-    """Run over the first half of the messages, the newest of which wait, and stop."""
-    topics.send(0, 0.5)
-    with streams.running(folder, *topics.options(flink)) as job:
+def first_part(
+    topics: Topics, flink: FlinkCluster, folder: Path, parallelism: int = 2
+) -> streams.Ended:
+    """Run over the first part, most of which waits, and stop."""
+    topics.send()
+    with streams.running(folder, *topics.options(flink, parallelism)) as job:
         job.wait_for("it works after", PATIENCE_S)
         job.wait_until(lambda: streams.committed(topics.kafka, topics.name, [topics.name]), 60)
         ended = job.stop()
-    assert topics.rows() < topics.truth_of_rows / 2, "what is newer than D waits"
+    assert topics.rows() < topics.truth.transitions, "what is newer than D waits"
     assert ended.laws()["events"]["waiting"] > 0
     return ended
 
@@ -98,34 +113,24 @@ def total(*ended: streams.Ended) -> dict[str, dict[str, int]]:
     return {name: dict(counts) for name, counts in found.items()}
 
 
-def rows_of(records: list[Any]) -> int:
-    """Return how many transitions messages make: none of them is late."""
-    events = set()
-    for record in records:
-        with suppress(orjson.JSONDecodeError, KeyError, TypeError):
-            event = orjson.loads(record.payload)
-            events.add((event["case_id"], event["event_time"]))
-    return len(events)
-
-
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 4), (1, 2)])
 def test_what_waits_goes_on_by_its_timers(
-    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
+    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path, before: int, after: int
 ) -> None:
     """Nothing is sent after the savepoint at first: only timers that were kept can fold that."""
     topics = Topics(kafka, 1)
-    first = first_half(topics, flink, tmp_path)
+    first = first_part(topics, flink, tmp_path, before)
     waited = topics.rows()
     resumed = ["--savepoint_path", savepoint_of(first)]
-    with streams.running(tmp_path, *topics.options(flink), *resumed) as job:
+    with streams.running(tmp_path, *topics.options(flink, after), *resumed) as job:
         job.wait_for("it works after", PATIENCE_S)
-        events = rows_of(topics.sent.records[: len(topics.sent.records) // 2])
-        job.wait_until(lambda: topics.rows() == events, PATIENCE_S)
+        job.wait_until(lambda: topics.rows() == topics.truth.transitions, PATIENCE_S)
         assert topics.rows() > waited
-        topics.send(0.5, 1)
-        job.wait_until(lambda: topics.rows() == topics.truth_of_rows, PATIENCE_S)
+        topics.send()
+        job.wait_until(lambda: topics.rows() == topics.truth.transitions, PATIENCE_S)
         second = job.stop()
     savepoint_of(second)
-    assert total(first, second) == streams.law_of(topics.sent.truth)
+    assert total(first, second) == streams.law_of(topics.truth)
     assert topics.differences(tmp_path / "tables") == []
 
 
@@ -134,15 +139,15 @@ def test_a_newer_version_upgrades_the_state(
 ) -> None:
     """One more column, in state and table; what was known before has the upgrade's value."""
     topics = Topics(kafka, 2)
-    first = first_half(topics, flink, tmp_path)
+    first = first_part(topics, flink, tmp_path)
     known = {row["case_id"] for row in streams.rows(kafka, f"{topics.name}-out-cases")}
-    topics.send(0.5, 1)
+    topics.send()
     resumed = ["--savepoint_path", savepoint_of(first)]
     options = topics.options(flink)
     with streams.running(tmp_path, *options, *resumed, program=newer.PROGRAM) as job:
-        job.wait_until(lambda: topics.rows() == topics.truth_of_rows, PATIENCE_S)
+        job.wait_until(lambda: topics.rows() == topics.truth.transitions, PATIENCE_S)
         second = job.stop()
-    assert total(first, second) == streams.law_of(topics.sent.truth)
+    assert total(first, second) == streams.law_of(topics.truth)
     assert topics.differences(tmp_path / "tables") == []
     seen: dict[str, set[bool]] = {"known": set(), "new": set()}
     for row in streams.rows(kafka, f"{topics.name}-out-cases"):
@@ -152,7 +157,7 @@ def test_a_newer_version_upgrades_the_state(
     assert seen == {"known": {True}, "new": {False}}
     # The older program must not read what the newer one has left.
     back = ["--savepoint_path", savepoint_of(second)]
-    topics.send(0.9, 1)
+    topics.send()
     said = refused(topics, flink, tmp_path, *back)
     assert "is of version 2, and this program reads up to 1" in said
 
@@ -170,8 +175,8 @@ def test_what_can_not_go_on_is_refused(
 ) -> None:
     """Settings that the state depends on, another pipeline's state, and no savepoint at all."""
     topics = Topics(kafka, 3)
-    first = first_half(topics, flink, tmp_path)
-    topics.send(0.5, 1)
+    first = first_part(topics, flink, tmp_path)
+    topics.send()
     before = topics.rows()
     resumed = ["--savepoint_path", savepoint_of(first)]
     said = refused(topics, flink, tmp_path, *resumed, "--shards", "32")

@@ -41,6 +41,8 @@ FAILURES = 3
 _NO_POOL = ("StartWorker", "UNAVAILABLE", "java.net.ConnectException", "UnknownHostException")
 _TRACEBACK = "Traceback (most recent call last)"
 _MISFIT = StateMisfit.__name__
+_NO_STEP = "No receiver found for timer"
+"""Flink has the timer of a step, and the job no step of that label."""
 _WAITING = ("CREATED", "SCHEDULED")
 
 
@@ -136,6 +138,9 @@ class FlinkWatch:
                 self.cancel()
                 reason = reason_of(each.trace).partition(f"{_MISFIT}: ")[2]
                 raise RunError(ExitCode.FAILED, f"cancelled: {reason}")
+            if _NO_STEP in each.trace:
+                self.cancel()
+                raise RunError(ExitCode.FAILED, f"cancelled: {_of_another(reason_of(each.trace))}")
         tasks = self.rest.tasks(self.job_id)
         works = state == RUNNING and set(tasks) <= {RUNNING, "FINISHED"} and bool(tasks)
         if not self.works:
@@ -210,10 +215,7 @@ class FlinkWatch:
                 "a pool there, as they see it? Start one: imixs-streams workers --port PORT"
             )
         if "Cannot map" in reason or "allowNonRestoredState" in reason:
-            return (
-                f"the savepoint is not of this job: {reason}; go on with the pipeline and options "
-                "that it was made with, or drop what no step has: --allow_non_restored_state"
-            )
+            return _of_another(reason)
         return f"it failed to start: {reason}"
 
     def _going_on(self, works: bool, failures: list[Failure], now: float) -> None:
@@ -242,6 +244,15 @@ class FlinkWatch:
             f"{counted(found.completed, 'checkpoint')}, the last {found.last_bytes / 2**20:,.1f} "
             f"MiB in {found.last_ms:,} ms, {counted(self.restarts, 'restart')}"
         )
+
+
+def _of_another(reason: str) -> str:
+    """Say that a savepoint has state that no step of this job takes up."""
+    return (
+        f"the savepoint is not of this job: {reason}; go on with the pipeline and options that it "
+        "was made with (with --allow_non_restored_state the state of what is no step of this job "
+        "is dropped, and that step begins anew)"
+    )
 
 
 def _telling(failures: Iterable[Failure]) -> str:

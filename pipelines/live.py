@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from pipelines import beam_log, flink, flink_options, flink_watch, picture, stream_engine
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.flink import FlinkPlan
+from pipelines.flink_ids import LabelledFlinkRunner
 from pipelines.job import Job
 from pipelines.laws import laws, show_laws, verdict
 from pipelines.output import NO_ROOM, hold_output
@@ -98,7 +99,10 @@ def launch_stream(
         return ExitCode.OK
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
         run = _context(pipeline, settings, chosen, scratch, sink, plans)
-        runner = stream_engine.make_runner(chosen, flags)
+        if on_flink is not None:
+            runner = LabelledFlinkRunner()
+        else:
+            runner = stream_engine.make_runner(chosen, flags)
         root = beam.Pipeline(runner=runner, options=flags)
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)

@@ -7,9 +7,10 @@ A count of the changes of actor is kept for each case, and written with each of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,13 +20,17 @@ from pipelines import transitions
 from schemas import tables
 from schemas.tables import CASES, Output
 from transforms.fold import granules
+from transforms.fold.streaming import FoldStream
 from transforms.kernels.base import Control, Step
 from transforms.kernels.case_state import STATE_SCHEMA
 from transforms.kernels.transitions import TransitionsKernel
 
-_MAIN = "import sys; from tests.pipelines import newer; sys.exit(newer.main())"
-PROGRAM = ("-c", _MAIN, "transitions")
+_MAIN = "import sys; from tests.pipelines import newer; sys.exit(newer.{}())"
+PROGRAM = ("-c", _MAIN.format("main"), "transitions")
 """Of `streams.running`: `run.py` with the newer pipeline."""
+
+OTHER_STEPS = ("-c", _MAIN.format("other_steps"), "transitions")
+"""`run.py` with a pipeline whose steps have other labels."""
 
 COLUMN = "steps_seen"
 NEWER_STATE = STATE_SCHEMA.append(pa.field(COLUMN, pa.int64()))
@@ -76,4 +81,19 @@ def main() -> int:
     """Run the command line with the newer pipeline."""
     vars(transitions)["GranuleFold"] = newer_fold
     tables.TABLES["cases"] = NEWER_CASES
+    return run.command()
+
+
+class RenamedFold(FoldStream):
+    """Has a label of its own, and so no state of the step that was called otherwise."""
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        same = {field.name: getattr(self, field.name) for field in fields(self)}
+        return elements | "Renamed" >> FoldStream(**same)
+
+
+def other_steps() -> int:
+    """Run the command line with a pipeline whose fold is called otherwise."""
+    vars(transitions)["FoldStream"] = RenamedFold
     return run.command()

@@ -151,6 +151,17 @@ def test_a_savepoint_of_another_job(manager: JobManager) -> None:
     assert "--allow_non_restored_state" in explained
 
 
+def test_timers_of_no_step_are_another_job_s(manager: JobManager) -> None:
+    watched = Watched(manager)
+    manager.job("RUNNING", start_ms=NOW_MS, RUNNING=4)
+    watched.look()
+    watched.look()
+    manager.failed("java.lang.NullPointerException: No receiver found for timer step Fold ts-due")
+    text = watched.refused()
+    assert "the savepoint is not of this job" in text
+    assert "timer step Fold" in text
+
+
 def test_a_job_that_fails_while_it_works_goes_on(manager: JobManager) -> None:
     watched = Watched(manager)
     manager.job("RUNNING", start_ms=NOW_MS, RUNNING=4)

@@ -315,6 +315,7 @@ def _context(
         by_marks=engine.by_marks,
         stop=os.path.join(scratch, STOP) if scratch else "",
         splits=1 if engine.local else None,
+        rests=flink_options.is_flink(engine.runner),
         plans=plans,
     )
     return RunContext(

@@ -27,6 +27,7 @@ class Stream:
         by_marks: the fold goes by the marks in its elements, not by timers.
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
+        rests: the runner tells the time only between bundles, and needs a rest between them.
         plans: topic -> how it is decoded (`transforms.decode_messages.TopicPlan`).
     """
 
@@ -34,6 +35,7 @@ class Stream:
     by_marks: bool
     stop: str
     splits: int | None
+    rests: bool = False
     plans: Mapping[str, Any] = field(default_factory=dict)
 
 

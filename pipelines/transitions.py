@@ -56,6 +56,9 @@ the runner the same for any number of rows."""
 CLUSTER_LINGER_MS = 50
 """So long a batch waits there to fill."""
 
+REST_EVERY_S, REST_S = 5.0, 1.0
+"""How often a reader rests on Flink, and for how long: it takes whole seconds only."""
+
 MARKED_BATCH = 10_000
 """Most messages of a batch where a fold goes by marks: a step of it costs the same for any."""
 
@@ -135,6 +138,9 @@ def _reading(address: KafkaAddress, number: int, settings: Settings, stream: Str
     )
     if not stream.by_marks:
         source = replace(source, batch=CLUSTER_BATCH, linger_ms=CLUSTER_LINGER_MS)
+        if stream.rests:
+            source = replace(source, rest_every_s=REST_EVERY_S)
+            return ReadKafka(source, poll_interval_s=REST_S)
         return ReadKafka(source)
     linger_ms = max(5, min(50, settings.granule_ms // 4))
     source = replace(source, batch=MARKED_BATCH, linger_ms=linger_ms, marks_ms=settings.granule_ms)

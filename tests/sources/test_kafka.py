@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import apache_beam as beam
 import pytest
@@ -19,7 +20,8 @@ from confluent_kafka import Producer, TopicPartition
 from tests.services.kafka import KafkaBroker
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress
-from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka
+from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka, reading
+from transforms.sources.kafka.source import _CURRENT, _Read
 from transforms.sources.messages import extent, unpack_messages
 
 _numbers = count()
@@ -411,3 +413,54 @@ def test_who_goes_on_after_all_begins_anew(kafka: KafkaBroker, topic: str) -> No
             assert payloads(first.until(bool)) == ["c"]
             mark = first.reader.get_checkpoint_mark()
             assert first.batch() == [], "one that stands alone goes on by itself"
+
+
+def test_a_reader_rests_when_it_has_read_all(kafka: KafkaBroker, topic: str) -> None:
+    kafka.create_topic(topic, 1)
+    produce(kafka, topic, ["a", "b"])
+    with Driver(source_of(kafka, topic, rest_every_s=3600.0)) as driver:
+        assert [m.payload for m in driver.until(lambda found: len(found) == 2)] == [b"a", b"b"]
+        produce(kafka, topic, ["c"])
+        # Where its end was met it gives way once, and then goes on.
+        found = driver.until(lambda found: len(found) == 1)
+        assert [m.payload for m in found] == [b"c"]
+
+
+def test_readers_rest_at_the_same_time(
+    kafka: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka.create_topic(topic, 1)
+    produce(kafka, topic, [str(number) for number in range(50)])
+    now = [1_000_001.0]
+    monkeypatch.setattr(reading, "time", SimpleNamespace(**vars(time) | {"time": lambda: now[0]}))
+    with Driver(source_of(kafka, topic, rest_every_s=10.0, batch=10)) as driver:
+        assert driver.until(lambda found: len(found) == 10)
+        assert len(driver.batch()) == 10
+        now[0] += 10
+        assert driver.batch() == []
+        assert len(driver.batch()) == 10
+        assert len(driver.batch()) == 10
+
+
+def test_a_source_that_was_kept_takes_its_step_s_address(kafka: KafkaBroker, topic: str) -> None:
+    kafka.create_topic(topic, 2)
+    before = source_of(kafka, f"gone-{topic}", "&group=old", splits=2, reads="input 7")
+    kept = pickle.dumps(before.split(2)[1])
+    now = source_of(kafka, topic, "&group=new", reads="input 7")
+    step = pickle.loads(pickle.dumps(_Read(now, 0.05, 4, 0.2)))
+    step.setup()
+    try:
+        source = pickle.loads(kept)
+        assert source.current().address == now.address
+        assert (source.current().number, source.current().of) == (1, 2)
+        produce(kafka, topic, ["a"], partition=0)
+        produce(kafka, topic, ["b"], partition=1)
+        with Driver(source) as driver:
+            (found,) = driver.until(lambda found: len(found) == 1)
+        assert found.source.startswith(f"{topic}/")
+        assert source.get_checkpoint_mark_coder()._address == now.address
+    finally:
+        step.teardown()
+        _CURRENT.pop("input 7", None)
+    # A step without a name, as in a pipeline of somebody else, keeps its own.
+    assert pickle.loads(kept).current().address == before.address

@@ -89,6 +89,8 @@ class Reading:
         self._ask = min(owned.batch, 1000)
         self._refreshed = self._looked = float("-inf")
         self._ended = False
+        self._rested = self._turn()
+        self._read_all = False
         self._told = -DRAIN
         self._current = b""
         self._current_time = MIN_TIMESTAMP
@@ -117,7 +119,7 @@ class Reading:
         deadline = time.monotonic() + FIRST_FILL_S
         while not self.advance():
             done = self._ended or time.monotonic() > deadline
-            if done or (self._known and all(map(self._partitions.at_end, self._partitions))):
+            if done or (self._known and self._all_read()):
                 return False
         return True
 
@@ -134,7 +136,7 @@ class Reading:
         return found
 
     def _advance(self) -> bool:
-        if self._ended:
+        if self._ended or self._rests():
             return False
         if self._stopping():
             return self._end()
@@ -146,10 +148,26 @@ class Reading:
         if self._statistics:
             self._confirm()
         if found:
+            self._read_all = self._all_read()
             return True
         if self._slice.until_end and self._at_ends():
             return self._end()
         return self._mark_time()
+
+    def _all_read(self) -> bool:
+        return all(map(self._partitions.at_end, self._partitions))
+
+    def _rests(self) -> bool:
+        """Say whether it is time to have nothing, all readers of a process at the same time."""
+        turn = self._turn()
+        if turn == self._rested and not (self._read_all and self._slice.rest_every_s):
+            return False
+        self._rested, self._read_all = turn, False
+        return True
+
+    def _turn(self) -> int:
+        every = self._slice.rest_every_s
+        return int(time.time() // every) if every else 0
 
     def _end(self) -> bool:
         """End; the last batch is an empty one that says so, if marks are wanted."""

@@ -22,6 +22,8 @@ class KafkaSlice:
         until_end: end at the offsets that were the last ones at the start.
         marks_ms: if not 0, batches say up to which time the slice has given everything, and an
             empty one says so when nothing comes for so long.
+        rest_every_s: if not 0, a reader says that it has nothing once in so many seconds, and each
+            time it has read all there is: for Flink, see `transforms.sources.kafka`.
         reads: names what is read, over all versions of a job; empty for no name.
         number: of this slice.
         of: number of slices.
@@ -35,6 +37,7 @@ class KafkaSlice:
     stop: str = ""
     until_end: bool = False
     marks_ms: int = 0
+    rest_every_s: float = 0.0
     reads: str = ""
     number: int = 0
     of: int = 1

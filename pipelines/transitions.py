@@ -56,8 +56,9 @@ the runner the same for any number of rows."""
 CLUSTER_LINGER_MS = 50
 """So long a batch waits there to fill."""
 
-REST_EVERY_S, REST_S = 5.0, 1.0
-"""How often a reader rests on Flink, and for how long: it takes whole seconds only."""
+REST_EVERY_S, REST_S = 5.0, 1.25
+"""How often a reader rests on Flink, and for how long: whole seconds count, of what is left when
+Beam's worker has told it."""
 
 MARKED_BATCH = 10_000
 """Most messages of a batch where a fold goes by marks: a step of it costs the same for any."""

@@ -23,7 +23,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, engine, flink, flink_options, flink_watch, summary, watch
+from pipelines import beam_log, engine, flink, flink_options, flink_watch, prism, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink import FlinkPlan
 from pipelines.job import Job
@@ -86,7 +86,9 @@ def _run(
     chosen = choose({name: size for name, (_, size) in plan.formats.items()})
     if chosen.mode != "processes":
         workers.stop()
-    beam_log.configure(settings.verbose, local=chosen.mode != "elsewhere")
+    # Prism is a process of ours.
+    here = chosen.mode != "elsewhere" or prism.wanted(flags)
+    beam_log.configure(settings.verbose, local=here)
     detached = flags.view_as(StandardOptions).no_wait_until_finish
     on_flink: FlinkPlan | None = None
     if flink_options.wanted(flags):
@@ -115,10 +117,12 @@ def _run(
         )
         if scratch:
             progress.prepare(scratch)
+        if prism.wanted(flags):
+            prism.prepare(flags)
         runner = engine.make_runner(chosen, flags, settings.verbose, scratch, workers)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
-        quiet = chosen.mode != "elsewhere" or on_flink is not None
+        quiet = here or on_flink is not None
         with (
             _serving(on_flink, root.options, pipeline),
             beam_log.quiet_stderr(quiet and not settings.verbose),
@@ -151,7 +155,7 @@ def _serving(
     on_flink: FlinkPlan | None, flags: PipelineOptions, pipeline: Pipeline
 ) -> AbstractContextManager[None]:
     if on_flink is None:
-        return nullcontext()
+        return prism.serving(flags) if prism.wanted(flags) else nullcontext()
     return flink.serving(on_flink, flags, (f"pipelines.{pipeline.name}",))
 
 

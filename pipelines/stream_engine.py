@@ -7,8 +7,6 @@ by the marks in its elements, and everything must fuse to one stage. It needs no
 
 from __future__ import annotations
 
-import logging
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +14,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
-    JobServerOptions,
     PipelineOptions,
-    PortableOptions,
     PrismRunnerOptions,
     SetupOptions,
     StandardOptions,
@@ -27,10 +23,6 @@ from apache_beam.options.pipeline_options import (
 
 from pipelines import prism
 from pipelines.engine import FN_API_RUNNERS
-from pipelines.exit_codes import ExitCode, RunError
-
-FOR_EVER_S = 10 * 365 * 86_400
-"""Beam ends a job on Prism when its client has waited so long: five minutes, if left alone."""
 
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
 
@@ -84,12 +76,7 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
     if flags.view_as(WorkerOptions).default_sdk_harness_log_level is None:
         flags.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     if engine.runner == "PrismRunner":
-        portable = flags.view_as(PortableOptions)
-        if portable.environment_type is None:
-            portable.environment_type = "LOOPBACK"
-        portable.job_server_timeout = FOR_EVER_S
-        options = flags.view_as(PrismRunnerOptions)
-        options.prism_location = options.prism_location or prism.location()
+        prism.prepare(flags)
         return engine.runner
     from apache_beam.runners.portability.fn_api_runner import (  # noqa: PLC0415
         fn_runner,
@@ -106,43 +93,9 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
 
 @contextmanager
 def serving(engine: StreamEngine, flags: PipelineOptions) -> Iterator[None]:
-    """Run Prism's program while the block runs, if it is the engine.
-
-    Left to itself Beam starts it in the pipeline's thread, where no signal can be handled, and
-    ends it at Ctrl-C, before anything is drained.
-
-    Args:
-        engine: of the stream.
-        flags: the pipeline's options, a copy of Beam's; they learn where it is.
-
-    Raises:
-        RunError: it can't be started.
-    """
-    portable = flags.view_as(PortableOptions)
-    if engine.runner != "PrismRunner" or portable.job_endpoint:
+    """Run what the engine needs while the block runs; see `prism.serving`."""
+    if engine.runner != "PrismRunner":
         yield
         return
-    from apache_beam.runners.portability.prism_runner import PrismJobServer  # noqa: PLC0415
-    from apache_beam.utils.subprocess_server import pick_port  # noqa: PLC0415
-
-    options = flags.view_as(PrismRunnerOptions)
-    if options.prism_log_kind == "console" and not logging.getLogger().isEnabledFor(logging.INFO):
-        # Else Beam raises the level of its log by itself.
-        options.prism_log_kind = "json"
-    jobs = flags.view_as(JobServerOptions)
-    (jobs.job_port,) = pick_port(jobs.job_port)
-    server = PrismJobServer(flags)
-    # A terminal's Ctrl-C reaches all processes it runs: one started now ignores it.
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        server.start()
-        portable.job_endpoint = f"localhost:{jobs.job_port}"
-    except (OSError, RuntimeError, ValueError) as error:
-        text = " ".join(f"Prism can't be started: {error}".split())
-        raise RunError(ExitCode.USAGE, f"{text}; see --prism_location") from error
-    finally:
-        signal.signal(signal.SIGINT, heard)
-    try:
+    with prism.serving(flags):
         yield
-    finally:
-        server.stop()

@@ -39,9 +39,6 @@ PARTITIONS = 4
 WATCHED = "transitions"
 """The table whose rows tell whether a stream goes on: they have come through all of it."""
 
-SHARDS = 16
-"""Fewer than a stream has by default, as the two cores have a cluster and a broker to run, too."""
-
 CHECKPOINTS = 2
 """Completed ones between two kills."""
 
@@ -243,7 +240,6 @@ class _Stage:
         return [
             *("--input", f"kafka://{address}/{TOPIC}?start=earliest&group=kills&idle=1h"),
             *("--output", f"kafka://{address}/{PREFIX}", "--granule", f"{GRANULE_S:.0f}s"),
-            *("--shards", str(SHARDS)),
             *("--runner", "FlinkRunner", "--flink_master", cluster.master),
             *("--job_endpoint", cluster.job_endpoint),
             *("--environment_type", "EXTERNAL", "--environment_config", cluster.workers),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -66,6 +66,56 @@ def test_a_stream_gives_the_truth_and_its_laws_hold(
         job.wait_until(lambda: streams.counts(kafka, made) == drawn.truth.transitions, PATIENCE_S)
         ended = job.stop()
     assert (ended.code, laws_of(ended)) == (0, streams.law_of(drawn.truth)), ended
+    assert streams.differences(kafka, f"{name}-out-", drawn.truth, tmp_path / "tables") == []
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Give a file system of a megabyte; the test is skipped where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no file system of its own: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_a_full_disk_at_the_checkpoints_is_waited_for_and_told(
+    flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    name = streams.new_name("full-disk")
+    kafka.create_topic(name, 2)
+    drawn = sent(6)
+    half = len(drawn.records) // 2
+    streams.send(kafka, drawn.records[:half], lambda _: name)
+    made = [f"{name}-out-transitions"]
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        streams.running(
+            tmp_path,
+            *("--input", f"kafka://{kafka.address}/{name}?start=earliest&group={name}"),
+            *("--output", f"kafka://{kafka.address}/{name}-out-", "--disorder", "5s"),
+            *("--end_states", ",".join(drawn.truth.end_states), *on_cluster(flink, name)),
+            *("--state_backend", "filesystem", "--state_backend_storage_path", f"file://{disk}"),
+        ) as job,
+    ):
+        job.wait_for("it works after", PATIENCE_S)
+        job.wait_until(lambda: list(disk.glob("*/chk-*/_metadata")), PATIENCE_S)
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        job.wait_for("checkpoints fail: java.io.IOException: No space left on device", PATIENCE_S)
+        streams.send(kafka, drawn.records[half:], lambda _: name)
+        job.wait_until(lambda: streams.counts(kafka, made) == drawn.truth.transitions, PATIENCE_S)
+        filler.unlink()
+        job.wait_for("checkpoints are whole again", PATIENCE_S)
+        ended = job.stop()
+    assert (ended.code, laws_of(ended)) == (0, streams.law_of(drawn.truth)), ended
+    assert "it failed" not in ended.err
     assert streams.differences(kafka, f"{name}-out-", drawn.truth, tmp_path / "tables") == []
 
 

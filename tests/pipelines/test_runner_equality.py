@@ -76,9 +76,9 @@ def sent() -> streams.Sent:
 def bounded(
     pipeline: str, engine: list[str], sent: streams.Sent, folder: Path, options: list[str]
 ) -> Tables:
-    """Run over files; return the tables."""
-    lines = folder / "events.jsonl"
+    """Run over a file, one for all, as rows tell where they were read; return the tables."""
     folder.mkdir()
+    lines = folder.parent / "events.jsonl"
     lines.write_bytes(b"".join(record.payload + b"\n" for record in sent.records))
     out = folder / "out"
     arguments = ["--input", str(lines), "--output", str(out), *options, *engine]

@@ -200,6 +200,9 @@ def make_plan(
     if not plan.files:
         missing = "; ".join(_no_match(pattern) for pattern in settings.input)
         raise RunError(ExitCode.NO_INPUT, missing)
+    unmet = files.unmet_demand(plan, settings.format, settings.context())
+    if unmet is not None:
+        raise RunError(ExitCode.USAGE, unmet)
     if settings.columns:
         # Columns given by name that the first file lacks are a slip, not bad data.
         unfit = files.unfit_columns(plan, settings.context())

@@ -279,6 +279,7 @@ def _write_manifest(
         "shards": run.stream.shards if run.stream is not None else 0,
         "options": list(settings.arguments),
         "input": {"topics": dict(topics)},
+        "items": settings.types,
         **summarise(counts, settings.items),
         "tables": tables,
     }

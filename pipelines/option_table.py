@@ -51,7 +51,40 @@ OPTIONS: tuple[Option, ...] = (
         "COLUMN=NAME,..",
         "the input's names (or JSON paths) of event columns, such as case_id=CaseID",
     ),
-    Option("items", _READING, "NAME,..", "business items kept in the column attributes"),
+    Option(
+        "items",
+        _READING,
+        "NAME:TYPE,..",
+        "business items kept in the column attributes; with a type (long, double, boolean, "
+        "timestamp) a value that is none of it is left out and counted",
+    ),
+    Option(
+        "mapping",
+        _READING,
+        "FILE",
+        "YAML or JSON that says where event columns and items are, with constants, value maps and "
+        "what to skip; for what is read by columns: JSON, CSV, Parquet, Avro",
+    ),
+    Option("object_type", _READING, "NAME", "OCEL: objects of this type are the cases"),
+    Option(
+        "schema_registry",
+        _READING,
+        "URL",
+        "where the schemas of Avro messages are, as https://host:8081 (Confluent's interface)",
+    ),
+    Option(
+        "schema_registry_auth",
+        _READING,
+        "KEY",
+        "user:password of the registry, as env:NAME or file:PATH",
+    ),
+    Option(
+        "schema_registry_ca",
+        _READING,
+        "FILE",
+        "certificates (PEM) that the registry's is checked by (default: those of this machine)",
+    ),
+    Option("avro_schema", _READING, "FILE", "schema of Avro messages that name none in a registry"),
     Option("delimiter", _READING, "CHAR", "separator of CSV columns, or tab; found if not given"),
     Option("encoding", _READING, "NAME", "text encoding of CSV and JSON files", "utf-8"),
     Option("max_message_bytes", _READING, "SIZE", "a larger document is a dead letter", "64MiB"),

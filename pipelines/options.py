@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from pipelines import option_values, values
 from pipelines.exit_codes import UsageError
@@ -27,6 +28,8 @@ from pipelines.values import BadValue
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from transforms.formats.avro.settings import AvroSettings
+    from transforms.formats.mapping.rules import EventMapping
     from transforms.kafka import KafkaAddress, KafkaTarget
 
 T = TypeVar("T")
@@ -175,8 +178,8 @@ class _Reader:
     def settings(self, pipeline: Pipeline, started: int, arguments: tuple[str, ...]) -> Settings:
         given, read = self.given, self.read
         default = Settings(pipeline.name, (), "", started)
-        timezone = read("timezone", values.zone, "UTC")
-        items = read("items", values.names, ())
+        reading = self.reading()
+        timezone, items = reading["timezone"], reading["items"]
         dead = read("max_dead_letters", values.share, (None, None))
         output_format = read("output_format", option_values.output_format, default.output_format)
         since = read("since", lambda text: values.time_us(text, timezone), None)
@@ -205,19 +208,8 @@ class _Reader:
             state_from=local_path(given["state_from"] or "").rstrip("/"),
             keep_state=given["keep_state"],
             started_us=started,
-            format=read("format", option_values.format, "auto"),
             output_format=output_format,
-            columns=read("columns", option_values.columns, ()),
-            items=items,
-            timezone=timezone,
-            time_format=read("time_format", values.time_format, None),
-            delimiter=read("delimiter", values.delimiter, None),
-            encoding=read("encoding", values.encoding, default.encoding),
-            max_message_bytes=read(
-                "max_message_bytes",
-                lambda text: values.size_bytes(text, 1024, LARGEST_MESSAGE),
-                default.max_message_bytes,
-            ),
+            **reading,
             end_states=read("end_states", values.names, ()),
             complete_log=given["complete_log"],
             since_us=since,
@@ -244,6 +236,63 @@ class _Reader:
             color=read("color", option_values.color, "auto"),
             arguments=arguments,
         )
+
+    def reading(self) -> dict[str, Any]:
+        """Return the settings that say how the input is read."""
+        read = self.read
+        typed = read("items", option_values.items, ())
+        mapping = self._mapping()
+        items = [name for name, _ in typed]
+        items += [name for name in mapping.items if name not in items] if mapping else []
+        return {
+            "format": read("format", option_values.format, "auto"),
+            "columns": read("columns", option_values.columns, ()),
+            "items": tuple(items),
+            "item_types": tuple((name, type_) for name, type_ in typed if type_ is not None),
+            "mapping": mapping,
+            "object_type": self.given["object_type"],
+            "avro": self._avro(),
+            "timezone": read("timezone", values.zone, "UTC"),
+            "time_format": read("time_format", values.time_format, None),
+            "delimiter": read("delimiter", values.delimiter, None),
+            "encoding": read("encoding", values.encoding, Settings.encoding),
+            "max_message_bytes": read(
+                "max_message_bytes",
+                lambda text: values.size_bytes(text, 1024, LARGEST_MESSAGE),
+                Settings.max_message_bytes,
+            ),
+        }
+
+    def _mapping(self) -> EventMapping | None:
+        if self.given["mapping"] is None:
+            return None
+        from transforms.formats.mapping.document import MappingError  # noqa: PLC0415
+
+        try:
+            return self.read("mapping", option_values.mapping, None)
+        except MappingError as wrong:
+            self.problems += [f"--mapping {problem}" for problem in wrong.problems]
+            return None
+
+    def _avro(self) -> AvroSettings | None:
+        """Return where schemas of Avro messages come from."""
+        read, given = self.read, self.given
+        url = read("schema_registry", option_values.schema_registry, "")
+        user, password = read("schema_registry_auth", option_values.registry_auth, ("", ""))
+        ca = read("schema_registry_ca", option_values.registry_ca, "")
+        schema = read("avro_schema", option_values.avro_schema, "")
+        for name in ("schema_registry_auth", "schema_registry_ca"):
+            if given[name] is not None and given["schema_registry"] is None:
+                self.problems.append(f"--{name} is for a registry; add --schema_registry URL")
+        if not url and not schema:
+            return None
+        from transforms.formats.avro.settings import AvroSettings  # noqa: PLC0415
+
+        if user and url.startswith("http://") and not _is_local(url):
+            self.problems.append(
+                f"--schema_registry '{url}' would carry a password in clear; use https://"
+            )
+        return AvroSettings(url, user, password, ca, schema)
 
     def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[KafkaAddress, ...]]:
         texts = self.given["input"] or []
@@ -359,6 +408,10 @@ class _Reader:
         if not self.given["mask"]:
             self.problems.append("--mask_key is given, but nothing to mask; add --mask actor")
         return self.read("mask_key", option_values.key, b"")
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _cores() -> int:

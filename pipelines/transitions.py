@@ -268,6 +268,7 @@ def about(settings: Settings, run: RunContext) -> dict[str, Any]:
         "shards": run.plan.shards,
         "options": list(settings.arguments) if not settings.mask else _without_paths(settings),
         "input": {"files": len(run.plan.files), "bytes": run.plan.bytes},
+        "items": settings.types,
     }
 
 

@@ -42,6 +42,7 @@ from transforms.formats.base import (
     dead_row,
 )
 from transforms.formats.columns import replay_attributes
+from transforms.formats.items import with_types
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
 from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
@@ -155,6 +156,7 @@ class _DecodeBatch(beam.DoFn):
                 decoded = _unknown(some)
             else:
                 decoded = registry.get(plan.format).decode(some, plan.context)
+                decoded = with_types(decoded, plan.context)
                 decoded, early = _refuse_future(decoded, some, plan, step.max_future_ms)
                 decoded, large = _refuse_large(decoded, some, plan)
                 early += large

@@ -11,13 +11,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import BinaryIO, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, overload, runtime_checkable
 
 import pyarrow as pa
 
 from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
 from transforms.arrays import texts_of
+
+if TYPE_CHECKING:
+    from transforms.formats.avro.settings import AvroSettings
+    from transforms.formats.columns import ColumnMap
+    from transforms.formats.mapping.rules import EventMapping
 
 BATCH_BYTES = 16 * 1024 * 1024
 """About how much raw input becomes one `Decoded`."""
@@ -37,6 +42,10 @@ class Context:
         quote: CSV quote character.
         encoding: text encoding of CSV and JSON files.
         max_message_bytes: larger single documents are dead letters.
+        item_types: item -> its declared type (`items.TYPES`); an item without one is text.
+        mapping: what `--mapping` says of columns and items; None for nothing.
+        object_type: type of the objects that are the cases of an object-centric log.
+        avro: where schemas of Avro messages come from.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +56,10 @@ class Context:
     quote: str = '"'
     encoding: str = "utf-8"
     max_message_bytes: int = 64 * 1024 * 1024
+    item_types: Mapping[str, str] = field(default_factory=dict)
+    mapping: EventMapping | None = None
+    object_type: str | None = None
+    avro: AvroSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ class Decoded:
         warnings: sentences for the run's summary, each once.
         messages: how many were cut from the input, where they are counted apart from what became
             of them: so the law compares two counts. None: the sum.
+        unfit: item -> values that are not of its declared type, and were left out.
     """
 
     events: pa.Table
@@ -127,6 +141,7 @@ class Decoded:
     rejected: int = 0
     warnings: Sequence[str] = ()
     messages: int | None = None
+    unfit: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def received(self) -> int:
@@ -348,6 +363,24 @@ class Recognising(Protocol):
         Returns:
             The context with the columns named, and warnings.
         """
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A format that some files of cannot be read without a certain option."""
+
+    def demands(self, file: InputFile, context: Context) -> str | None:
+        """Return what is wrong with the options for a file, and the fix; None if nothing."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A format whose events are made of named columns."""
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns of a file, or of messages, feed events; None if it can't be seen."""
         ...
 
 

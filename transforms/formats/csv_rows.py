@@ -29,8 +29,10 @@ from transforms.formats.base import (
 )
 from transforms.formats.columns import (
     build_events,
+    kept_rows,
     message_columns,
     name_column,
+    skipped_by,
     to_attributes,
 )
 from transforms.formats.csv_fields import (
@@ -269,7 +271,7 @@ def _decode_records(
         "source": name_column(path, count),
         "source_offset": positions,
     }
-    events, failed = _events(fields, table, count, context, fixed, None)
+    events, failed, skipped = _events(fields, table, count, context, fixed, None)
     attributes = table.attributes(context)
     failures = [
         dead_row(
@@ -281,7 +283,8 @@ def _decode_records(
         )
         for i, error, message in failed
     ]
-    return decoded_rows(events, failures, len(records.starts), fields.blank, warnings)
+    skipped += fields.blank
+    return decoded_rows(events, failures, len(records.starts), skipped, warnings)
 
 
 def _events(
@@ -291,15 +294,21 @@ def _events(
     context: Context,
     fixed: Mapping[str, Any],
     payloads: pa.Array | None,
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
-    """Return events, and the failures of all records in order."""
-    columns = {c: fields.arrays[name] for c, name in table.map.columns.items()}
-    items = {item: fields.arrays[name] for item, name in table.map.items.items()}
-    events, refusals = build_events(
-        columns, rows, context, fixed, to_attributes(items, rows), payloads
-    )
-    refused = [(int(fields.rows[r.row]), r.error, r.message) for r in refusals]
-    return events, sorted(fields.failures + refused)
+) -> tuple[pa.Table, list[tuple[int, str, str]], int]:
+    """Return events, the failures of all records in order, and how many are skipped."""
+    kept = ~skipped_by(table.map, fields.arrays, rows, context)
+    arrays, places = fields.arrays, fields.rows
+    if not kept.all():
+        arrays = {name: array.filter(pa.array(kept)) for name, array in arrays.items()}
+        fixed = {column: kept_rows(values, kept) for column, values in fixed.items()}
+        payloads, places = kept_rows(payloads, kept), places[kept]
+    count = len(places)
+    columns = {c: arrays[name] for c, name in table.map.columns.items()}
+    items = {item: arrays[name] for item, name in table.map.items.items()}
+    attributes = to_attributes(items, count, context)
+    events, refusals = build_events(columns, count, context, fixed, attributes, payloads)
+    refused = [(int(places[r.row]), r.error, r.message) for r in refusals]
+    return events, sorted(fields.failures + refused), rows - count
 
 
 def _decode_group(
@@ -321,7 +330,7 @@ def _decode_group(
     fields = read_fields(data, records, table, context.max_message_bytes)
     taken = [messages[i] for i in fields.rows.tolist()]
     live = [None if m.record_time is None else m.payload for m in taken]
-    events, failed = _events(
+    events, failed, skipped = _events(
         fields, table, len(taken), context, message_columns(taken), pa.array(live, pa.binary())
     )
     failures = []
@@ -330,4 +339,4 @@ def _decode_group(
         attributes = {**dead.attributes, **table.attributes(context)}
         source = dead.place
         failures.append((i, dead_row(bodies[i], source, error, message, attributes)))
-    return events, failures, fields.blank
+    return events, failures, fields.blank + skipped

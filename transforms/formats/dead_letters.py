@@ -130,7 +130,7 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
             continue
         formats[format_.name] = format_
         source, offset = _origin(letter.source)
-        settings = (letter.attributes.get(name, "") for name in ("columns", *REPLAYED))
+        settings = (letter.attributes.get(name, "") for name in ("columns", "mapping", *REPLAYED))
         attributes = letter.attributes
         if context.delimiter and "delimiter" in attributes:
             attributes = {**attributes, "delimiter": context.delimiter}

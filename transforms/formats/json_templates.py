@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from transforms.formats.line_blocks import Offsets, positions_of
 
 Mask = npt.NDArray[np.bool_]
-Path = tuple[str, ...]
+Path = tuple["str | int", ...]
 
 _TEMPLATES = 6
 """Layouts that are tried in a block."""

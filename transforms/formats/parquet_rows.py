@@ -40,6 +40,7 @@ from transforms.formats.columns import (
     map_columns,
     name_column,
     replay_attributes,
+    skipped_by,
     to_attributes,
     to_text,
 )
@@ -286,8 +287,11 @@ def _decode_batch(
     arrays = {name: _field_of(batch, name) for name in mapped.inputs}
     undecodable = _undecodable(arrays, mapped)
     kept = np.setdiff1d(np.arange(batch.num_rows), list(undecodable))
+    passed = np.flatnonzero(skipped_by(mapped, arrays, batch.num_rows, context))
+    passed = np.setdiff1d(passed, list(undecodable))
+    kept = np.setdiff1d(kept, passed)
     rows = len(kept)
-    if undecodable:
+    if rows < batch.num_rows:
         arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
         # A dictionary still has the values that no row is left with.
         arrays = {
@@ -301,7 +305,7 @@ def _decode_batch(
         rows,
         context,
         fixed,
-        to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows),
+        to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows, context),
     )
     refusals = [replace(refusal, row=int(kept[refusal.row])) for refusal in refused]
     refusals += [
@@ -317,7 +321,7 @@ def _decode_batch(
             dead_row(payload, f"{path}:{first + r.row}", r.error, r.message, attributes)
             for r, payload in zip(refusals, payloads, strict=True)
         ]
-    return decoded_rows(events, failures, batch.num_rows, warnings=warnings)
+    return decoded_rows(events, failures, batch.num_rows, len(passed), warnings)
 
 
 def _undecodable(arrays: Mapping[str, pa.Array], mapped: ColumnMap) -> dict[int, str]:

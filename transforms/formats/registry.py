@@ -24,6 +24,8 @@ _MODULES = {
     "imixs_xml": "transforms.formats.imixs_xml",
     "dead_letters": "transforms.formats.dead_letters",
     "parquet": "transforms.formats.parquet_rows",
+    "avro": "transforms.formats.avro.format",
+    "ocel": "transforms.formats.ocel.format",
     "imixs_json": "transforms.formats.imixs_json",
     "json_lines": "transforms.formats.json_lines",
     "csv": "transforms.formats.csv_rows",

@@ -136,6 +136,38 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     return local_path(given.folder).rstrip("/") or "/", list(tables), rows
 
 
+def parse_inspect(argv: Sequence[str]) -> tuple[Settings, int, bool]:
+    """Read the arguments of `inspect`: those of a pipeline, `--messages` and `--json`.
+
+    A pipeline's command can be given as it is: what has nothing to do with reading is checked, and
+    not used.
+
+    Raises:
+        UsageError: with a sentence for each problem.
+    """
+    pipeline = PIPELINES["transitions"]
+    parser = parser_of(pipeline)
+    parser.add_argument("--messages")
+    parser.add_argument("--json", action="store_true")
+    given, rest = parser.parse_known_args(list(argv))
+    # Nothing is written.
+    given.output, given.explain_plan = None, True
+    reader = _Reader(vars(given))
+    settings = reader.settings(pipeline, time.time_ns() // 1000, ())
+    most = reader.read("messages", lambda text: values.whole(text, 1, 1000), 5)
+    if rest:
+        from pipelines import beam_flags  # noqa: PLC0415 (Beam costs a second)
+
+        own = [*(f"--{option.name}" for option in OPTIONS), "--messages", "--json"]
+        try:
+            beam_flags.parse(rest, own, workers=given.workers is not None)
+        except UsageError as error:
+            reader.problems.extend(error.problems)
+    if reader.problems:
+        raise UsageError(*reader.problems)
+    return settings, most, given.json
+
+
 def parse_workers(argv: Sequence[str]) -> tuple[str, int]:
     """Read the arguments of `workers`: host and port.
 

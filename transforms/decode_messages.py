@@ -157,9 +157,7 @@ class _DecodeBatch(beam.DoFn):
             else:
                 decoded = registry.get(plan.format).decode(some, plan.context)
                 decoded = with_types(decoded, plan.context)
-                decoded, early = _refuse_future(decoded, some, plan, step.max_future_ms)
-                decoded, large = _refuse_large(decoded, some, plan)
-                early += large
+                decoded, early = refuse(decoded, some, plan, step.max_future_ms)
             failures += early
             counts.update(counts_of(decoded, step.masking is not None))
             if step.context.items:
@@ -261,6 +259,15 @@ def _unknown(messages: Sequence[Message]) -> Decoded:
         for m in live
     ]
     return Decoded(empty_events(), failures, skipped=len(messages) - len(live), dead=len(failures))
+
+
+def refuse(
+    decoded: Decoded, messages: Sequence[Message], plan: TopicPlan, max_future_ms: int
+) -> tuple[Decoded, list[Failure]]:
+    """Take out the events that were decoded but are not to be folded: too early, or too large."""
+    decoded, early = _refuse_future(decoded, messages, plan, max_future_ms)
+    decoded, large = _refuse_large(decoded, messages, plan)
+    return decoded, early + large
 
 
 def _refuse_future(

@@ -28,6 +28,7 @@ from transforms.formats.base import (
     decoded_rows,
 )
 from transforms.formats.columns import (
+    ColumnMap,
     build_events,
     kept_rows,
     message_columns,
@@ -53,6 +54,7 @@ from transforms.formats.line_blocks import (
     join_events,
     merge,
     read_blocks,
+    read_up_to,
 )
 
 MERGE_MESSAGES = 8_192
@@ -101,6 +103,21 @@ class CsvRows:
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read files; `position` and `source_offset` number the rows, from 0."""
         return merge((d for file, _ in work for d in _read_file(file, context)), MERGE_MESSAGES)
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns feed events, as the header and the first rows have them."""
+        if not isinstance(sample, InputFile):
+            return None
+        encoding = encoding_of(context.encoding)
+        with sample.opener() as stream:
+            head = read_up_to(_open(stream, context), _LONG_HEADER)[0]
+        lines = [line for line in head.decode(encoding, "replace").splitlines() if line.strip()]
+        if not lines:
+            return None
+        delimiter = context.delimiter or sniff_delimiter(lines[0].removeprefix("\ufeff"))
+        rows = lines[1 : 1 + SAMPLE_ROWS]
+        header = lines[0].removeprefix("\ufeff")
+        return read_header(header, rows, delimiter, context.quote, context).map
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one record each.

@@ -26,7 +26,7 @@ from transforms.formats.base import (
     Message,
     Span,
 )
-from transforms.formats.imixs import Picked, decode_documents, wanted_items
+from transforms.formats.imixs import ORIGINS, Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import (
     HEAD_BYTES,
     Batch,
@@ -58,6 +58,7 @@ class ImixsJson:
     title = "Imixs-Workflow JSON: typed, mapped, collections"
     expansion = 1.5
     python_bound = True
+    origins = ORIGINS
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether it begins with an object of `item`, or a collection of such."""

@@ -107,6 +107,16 @@ class ParquetRows:
         """Read row groups; `position` and `source_offset` are the row's number in the file."""
         return merge((d for f, s in work for d in _read_span(f, s, context)), MERGE_MESSAGES)
 
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns feed events; messages have none."""
+        if not isinstance(sample, InputFile):
+            return None
+        try:
+            with _opened(sample, ()) as source:
+                return _map(source, context)
+        except _UNREADABLE:
+            return None
+
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Refuse single messages: a Parquet file is many rows (its dead rows are JSON Lines)."""
         failures = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import empty_events
@@ -24,6 +25,7 @@ from transforms.formats.ocel.database import MAGIC, opened
 from transforms.formats.ocel.documents import read_document
 from transforms.formats.ocel.markup import MarkupReader
 from transforms.formats.ocel.parts import (
+    DEFAULTS,
     Census,
     InvalidOcel,
     Part,
@@ -59,6 +61,14 @@ class OcelFormat:
     title = "OCEL 2.0 object-centric logs (JSON, XML, SQLite), 1.0 (JSON)"
     expansion = 1.0
     python_bound = True
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "id of the event",
+        "case_id": "id of each related object of --object_type",
+        "event_time": "time of the event",
+        "activity": "type of the event",
+        "workflow_group": "type of the object",
+        **{column: f"attribute {' or '.join(names)}" for column, names in DEFAULTS.items()},
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether it is SQLite, or begins as JSON or XML of OCEL."""

@@ -7,6 +7,7 @@ fails at once, with the reason. An id that is not there is asked for again after
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -177,6 +178,8 @@ class SchemaRegistry:
             with self._session.get(
                 self._settings.url + path,
                 timeout=(CONNECT_S, READ_S),
+                # Of the session it would count less than the environment's.
+                verify=self._settings.ca or True,
                 stream=True,
                 allow_redirects=False,
             ) as response:
@@ -207,6 +210,8 @@ def _session(settings: AvroSettings) -> Any:
     from requests.adapters import HTTPAdapter  # noqa: PLC0415
     from urllib3.util.retry import Retry  # noqa: PLC0415
 
+    # What it says at every attempt is said once, by the dead letters.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     retry = Retry(
         total=RETRIES,
         redirect=0,
@@ -221,8 +226,6 @@ def _session(settings: AvroSettings) -> Any:
     session.headers["Accept"] = _ACCEPT
     if settings.user:
         session.auth = (settings.user, settings.password)
-    if settings.ca:
-        session.verify = settings.ca
     return session
 
 

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.dead_letters import MAX_PAYLOAD
-from schemas.events import TIME
 from transforms.arrays import integers
 from transforms.formats.base import Context, Decoded, Failure
 from transforms.formats.columns import build_events, name_column, replay_attributes, to_attributes
@@ -320,7 +319,10 @@ class _Picked:
         return answer
 
     def _parse(self, texts: pa.Array) -> pa.Array:
-        return parse_times(texts, self._context.timezone, self._context.time_format).cast(TIME)
+        """Read times: as `--time_format` says, or as the standard does."""
+        zone, form = self._context.timezone, self._context.time_format
+        times = parse_times(texts, zone)
+        return times if form is None else pc.coalesce(parse_times(texts, zone, form), times)
 
 
 def _failure(

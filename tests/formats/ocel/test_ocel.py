@@ -337,7 +337,8 @@ class TestSqlite:
             log.execute("ALTER TABLE event RENAME TO real")
             log.execute(
                 "CREATE VIEW event AS WITH RECURSIVE n(i) AS "
-                "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS ocel_id, 'x' AS ocel_type FROM n"
+                "(SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+                " SELECT i AS ocel_id, 'x' AS ocel_type FROM n"
             )
         found = self.read(path.read_bytes())
         assert found.failures[0].message.endswith("it has no table event")

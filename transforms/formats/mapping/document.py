@@ -149,7 +149,7 @@ def _load_yaml(text: str) -> Any:
         what = getattr(error, "problem", None) or str(error)
         reason = f"{where}{what}; it is not YAML"
         raise _NotPlain(" ".join(reason.split())) from None
-    return _plain_yaml(node, yaml)
+    return "" if node is None else _plain_yaml(node, yaml)
 
 
 def _plain_yaml(node: Any, yaml: Any) -> Any:

@@ -203,12 +203,13 @@ def make_plan(
     unmet = files.unmet_demand(plan, settings.format, settings.context())
     if unmet is not None:
         raise RunError(ExitCode.USAGE, unmet)
-    if settings.columns:
+    if settings.columns or settings.mapping is not None:
         # Columns given by name that the first file lacks are a slip, not bad data.
         unfit = files.unfit_columns(plan, settings.context())
         if unfit is not None:
             given = ",".join(f"{column}={name}" for column, name in settings.columns)
-            raise RunError(ExitCode.USAGE, f"--columns {given} does not fit {unfit}")
+            option = f"--columns {given}" if given else "--mapping"
+            raise RunError(ExitCode.USAGE, f"{option} does not fit {unfit}")
     return plan
 
 

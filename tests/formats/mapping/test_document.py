@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transforms.formats.items import TYPES
 from transforms.formats.mapping import document
 from transforms.formats.mapping.document import MappingError, read_mapping
 from transforms.formats.mapping.rules import Condition, Rule, path_of, path_problem
@@ -183,3 +185,15 @@ def test_nothing_else_is_raised(text: str) -> None:
 def test_paths(name: str, path: tuple[str | int, ...]) -> None:
     assert path_of(name) == path
     assert (path_problem(name) is None) == (name not in ("a[x]", "a..b"))
+
+
+def test_the_json_schema_knows_the_same_keys() -> None:
+    path = Path(__file__).parents[3] / "schemas" / "mapping.schema.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    known = schema["properties"], schema["$defs"]
+    assert set(known[0]) == set(document.TOP)
+    assert set(known[1]["column"]["properties"]) == set(document.COLUMN)
+    assert set(known[1]["item"]["properties"]) == set(document.ITEM)
+    assert set(known[1]["condition"]["properties"]) == set(document.CONDITION)
+    assert known[0]["columns"]["propertyNames"]["enum"] == list(document.COLUMNS)
+    assert known[1]["item"]["properties"]["type"]["enum"] == list(TYPES)

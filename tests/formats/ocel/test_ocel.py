@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import io
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -312,8 +313,11 @@ def test_a_log_that_is_too_large_says_what_to_do() -> None:
 
 def test_a_truncated_archive_is_one_dead_letter() -> None:
     packed = gzip.compress(orders().as_json())[:-20]
-    file = memory_file(packed, opener=lambda: gzip.open(__import__("io").BytesIO(packed)))
-    found = read_all(FORMAT, file, ORDER)
+
+    def opener() -> BinaryIO:
+        return cast(BinaryIO, gzip.open(io.BytesIO(packed)))
+
+    found = read_all(FORMAT, memory_file(packed, compressed=True, opener=opener), ORDER)
     assert [f.error for f in found.failures] == ["TruncatedFile"]
 
 

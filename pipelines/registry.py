@@ -132,6 +132,27 @@ TRANSITIONS = Pipeline(
             ),
         ),
         Example(
+            "JSON of one's own by a mapping file; inspect shows first what will become of it",
+            (
+                "transitions --input examples/mapping/orders.jsonl --output out",
+                "    --mapping examples/mapping/orders.yaml",
+            ),
+        ),
+        Example(
+            "An object-centric log, whose orders are the cases",
+            (
+                "transitions --input log.jsonocel --output out",
+                "    --object_type 'Purchase Order' --items po_quantity:long",
+            ),
+        ),
+        Example(
+            "Avro messages, whose schemas are in a registry",
+            (
+                "transitions --input kafka://localhost:9092/orders",
+                "    --output kafka://localhost:9092/out- --schema_registry http://localhost:8081",
+            ),
+        ),
+        Example(
             "The dead letters of an earlier run once more, with the right time zone",
             (
                 "transitions --input 'out/dead_letters/*' --format dead_letters",

@@ -290,6 +290,10 @@ class MessageBatch(Sequence[Message]):
         )
         return {f"{names[code]}/{offset}": time for code, offset, time in rows}
 
+    def with_bodies(self, bodies: pa.Array) -> MessageBatch:
+        """Return the same messages with other bytes."""
+        return MessageBatch(bodies, self.sources, self.offsets, self.record_times, self._attributes)
+
     def pick(self, rows: Sequence[int]) -> MessageBatch:
         """Return a batch of some rows."""
         if len(rows) == len(self) and list(rows) == list(range(len(self))):

@@ -139,7 +139,7 @@ def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[st
         missing = [item for item in items if item.lower() not in found]
         warnings += [f"--items {item}: no event has it" for item in missing]
     warnings += [
-        f"--items {name[len(UNFIT) :]}: {count:,} values are not of its type, and left out"
+        f"--items {name[len(UNFIT) :]}: not of its type and left out: {count:,}"
         for name, count in sorted(counts.items())
         if name.startswith(UNFIT)
     ]

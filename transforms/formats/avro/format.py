@@ -83,14 +83,18 @@ class AvroFormat:
         return plan_lines(first_lines(sample, context), context).map
 
     def _lines(self, payloads: Sequence[bytes], context: Context) -> list[bytes]:
-        messages = [Message(payload, "", 0) for payload in payloads]
-        made = read_messages(messages, context.avro or AvroSettings(), context.max_message_bytes)
+        made = read_messages(payloads, context.avro or AvroSettings(), context.max_message_bytes)
         return [each for each in made if isinstance(each, bytes)]
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one record each."""
         plain = replace(context, encoding="utf-8")
-        made = read_messages(messages, context.avro or AvroSettings(), context.max_message_bytes)
+        payloads = (
+            messages.payloads
+            if isinstance(messages, MessageBatch)
+            else [message.payload for message in messages]
+        )
+        made = read_messages(payloads, context.avro or AvroSettings(), context.max_message_bytes)
         rows = [row for row, each in enumerate(made) if isinstance(each, bytes)]
         bodies = [each for each in made if isinstance(each, bytes)]
         decoded = JSON.decode(_with_bodies(messages, rows, bodies), plain)
@@ -100,14 +104,13 @@ class AvroFormat:
         for failure in decoded.failures:
             late.setdefault(failure.source, []).append(failure)
         failures: list[Failure] = []
-        for message, each in (
-            zip(messages, made, strict=True) if late or len(rows) < len(made) else ()
-        ):
-            if isinstance(each, Unread):
-                failures.append(self._dead(message, each.error, each.message, own))
-            elif late.get(message.place):
-                failure = late[message.place].pop(0)
-                failures.append(self._dead(message, failure.error, failure.message, own))
+        if late or len(rows) < len(made):
+            for message, each in zip(messages, made, strict=True):
+                if isinstance(each, Unread):
+                    failures.append(self._dead(message, each.error, each.message, own))
+                elif late.get(message.place):
+                    failure = late[message.place].pop(0)
+                    failures.append(self._dead(message, failure.error, failure.message, own))
         return decoded_rows(
             decoded.events, failures, len(messages), decoded.skipped, decoded.warnings
         )
@@ -126,12 +129,5 @@ def _with_bodies(
     """Return some messages with other payloads, as columns if they came so."""
     if isinstance(messages, MessageBatch):
         some = messages.pick(rows)
-        attributes = [messages[row].attributes for row in rows]
-        return MessageBatch(
-            pa.array(bodies, pa.binary()),
-            some.sources,
-            some.offsets,
-            some.record_times,
-            attributes if any(attributes) else (),
-        )
+        return some.with_bodies(pa.array(bodies, pa.binary()))
     return [replace(messages[row], payload=body) for row, body in zip(rows, bodies, strict=True)]

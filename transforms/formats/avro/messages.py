@@ -21,7 +21,6 @@ from transforms.formats.avro.lookup import RegistryDown, UnknownSchema, registry
 from transforms.formats.avro.records import BAD_DATA, as_line
 from transforms.formats.avro.schemas import BadSchema, parse_schema
 from transforms.formats.avro.settings import AvroSettings
-from transforms.formats.base import Message
 
 REGISTERED = b"\0"
 SINGLE_OBJECT = b"\xc3\x01"
@@ -36,13 +35,12 @@ class Unread:
 
 
 def read_messages(
-    messages: Sequence[Message], settings: AvroSettings, max_bytes: int
+    payloads: Sequence[bytes], settings: AvroSettings, max_bytes: int
 ) -> list[bytes | Unread]:
     """Return the record of each message as JSON, or why there is none."""
     schemas: dict[bytes, Any] = {}
     made: list[bytes | Unread] = []
-    for message in messages:
-        payload = message.payload
+    for payload in payloads:
         if len(payload) > max_bytes:
             reason = f"a message of {len(payload)} bytes; at most {max_bytes} are read"
             made.append(Unread("TooLarge", reason))

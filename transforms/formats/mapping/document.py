@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from schemas.events import EVENT_SCHEMA
-from transforms.formats.columns import TIMES
+from transforms.formats.columns import KNOWN, TIMES
 from transforms.formats.items import ALIASES, TYPES, known_type
 from transforms.formats.mapping.rules import Condition, EventMapping, Rule, path_problem
 from transforms.formats.times import EPOCH_UNITS, zone_error
@@ -30,10 +29,7 @@ COLUMN = (*RULE, "format")
 ITEM = (*RULE, "type")
 CONDITION = ("path", "equals", "missing")
 
-OWN = frozenset(("log", "truncated", "source", "source_offset", "attributes", "record_time"))
-"""Event columns that are no one's to map."""
-
-COLUMNS = tuple(name for name in EVENT_SCHEMA.names if name not in OWN)
+COLUMNS = tuple(KNOWN)
 
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 

@@ -42,6 +42,8 @@ def origins_of(
     mapped = form.mapping_of(sample, context) if isinstance(form, Mapped) else None
     if mapped is not None:
         return _mapped(mapped, settings, context)
+    if isinstance(form, Mapped):
+        return []  # nothing could be read: its reason is shown
     known: Mapping[str, str] = getattr(form, "origins", {})
     given = dict(settings.columns)
     found = [

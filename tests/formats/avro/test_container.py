@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+
+import pyarrow as pa
 import pytest
 
 from tests.formats.avro.records import SCHEMA, START, container, step
 from tests.formats.files import read_all, rows
 from transforms.formats import registry
+from transforms.formats.avro import blocks
 from transforms.formats.avro.format import FORMAT
 from transforms.formats.base import Context, Message
 from transforms.formats.dead_letters import FORMAT as DEAD_LETTERS
@@ -57,13 +64,101 @@ def test_a_truncated_file_keeps_what_came_before() -> None:
     assert found.failures[0].source == f"memory/log:{found.decoded}"
 
 
-def test_a_damaged_block_ends_the_file() -> None:
+def test_a_damaged_block_is_a_dead_letter_and_the_next_is_read() -> None:
     data = bytearray(container([step(i) for i in range(2000)], sync_interval=1000))
-    middle = len(data) // 2
+    sync = bytes(data[-16:])
+    several = len(bytes(data).split(sync)) - 2
+    middle = data.index(sync, len(data) // 2) + 30
     data[middle : middle + 40] = b"\xff" * 40
     found = read_all(FORMAT, bytes(data))
     assert (found.dead, found.failures[0].error) == (1, "InvalidAvro")
+    assert 2000 - 3 * 2000 // several < found.decoded < 2000
+    assert "records of a block cannot be read: not packed by deflate" in found.failures[0].message
+    # The records behind it keep their numbers.
+    assert found.events["position"][-1].as_py() == 1999
+
+
+def test_a_marker_that_is_wrong_ends_the_file() -> None:
+    data = bytearray(container([step(i) for i in range(2000)], sync_interval=1000))
+    sync = bytes(data[-16:])
+    middle = data.index(sync, len(data) // 2)
+    data[middle : middle + 16] = b"\0" * 16
+    found = read_all(FORMAT, bytes(data))
+    assert (found.dead, found.failures[0].error) == (1, "InvalidAvro")
+    assert (
+        found.failures[0].message == "cannot read on: the marker behind a block is not the file's"
+    )
     assert 0 < found.decoded < 2000
+
+
+def packed(codec: str, pack: Callable[[bytes], bytes], count: int = 2) -> bytes:
+    """Return a container of two records (or what says that it has more), packed so."""
+    plain = container([step(0), step(1)], "null")
+    sync = plain[-16:]
+    head, body, _ = plain.split(sync)
+    assert head.count(b"\x08null") == 1
+    name = bytes([2 * len(codec)]) + codec.encode()
+    data = pack(body[2 if body[1] < 128 else 3 :])
+    return head.replace(b"\x08null", name) + sync + long(count) + long(len(data)) + data + sync
+
+
+def long(number: int) -> bytes:
+    number <<= 1
+    made = b""
+    while number > 127:
+        made += bytes([number & 127 | 128])
+        number >>= 7
+    return made + bytes([number])
+
+
+def snappy(data: bytes) -> bytes:
+    made: bytes = pa.Codec("snappy").compress(data, asbytes=True)
+    return made + zlib.crc32(data).to_bytes(4, "big")
+
+
+def zstandard(data: bytes) -> bytes:
+    made: bytes = pa.Codec("zstd").compress(data, asbytes=True)
+    return made
+
+
+@pytest.mark.parametrize(("codec", "pack"), [("snappy", snappy), ("zstandard", zstandard)])
+def test_codecs_of_other_writers(codec: str, pack: Callable[[bytes], bytes]) -> None:
+    assert read_all(FORMAT, packed(codec, pack)).decoded == 2
+    bad = read_all(FORMAT, packed(codec, lambda data: pack(data)[:-1]))
+    assert [f.error for f in bad.failures] == ["InvalidAvro"]
+    assert f"not packed by {codec}" in bad.failures[0].message
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz", "snappy", "zstandard"])
+def test_a_block_is_not_unpacked_to_any_size(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "null": bytes,
+        "deflate": lambda data: zlib.compress(data)[2:-4],
+        "bzip2": bz2.compress,
+        "xz": lzma.compress,
+        "snappy": snappy,
+        "zstandard": zstandard,
+    }
+    data = packed(codec, lambda body: pack[codec](body + bytes(5_000)))
+    monkeypatch.setattr(blocks, "LARGEST_BLOCK", 4_000)
+    found = read_all(FORMAT, data)
+    assert (found.decoded, found.dead) == (0, 1)
+    assert "bytes" in found.failures[0].message
+    monkeypatch.setattr(blocks, "LARGEST_BLOCK", 6_000)
+    found = read_all(FORMAT, data)
+    assert (found.decoded, found.dead) == (2, 1)
+    assert "5000 bytes are left over" in found.failures[0].message
+
+
+def test_what_a_block_says_of_itself_is_not_believed() -> None:
+    many = read_all(FORMAT, packed("null", bytes, 10**9))
+    assert (many.decoded, many.dead) == (2, 1)
+    unknown = read_all(FORMAT, packed("lzw", bytes))
+    assert "the codec 'lzw' is not known; known are null, deflate" in unknown.failures[0].message
+    nothing = {"type": "record", "name": "N", "fields": [{"name": "n", "type": "null"}]}
+    empty = read_all(FORMAT, container([{"n": None}] * 5, schema=nothing))
+    assert [f.error for f in empty.failures] == ["UnsupportedSchema"]
+    assert "records that take no bytes" in empty.failures[0].message
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import datetime
 import gzip
 import io
 import json
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -425,3 +426,51 @@ def test_detection() -> None:
     assert registry.detect(b'{"objects": 1, "case_id": "c"}', "x.jsonl") is not FORMAT
     assert registry.detect(b"<log><trace/></log>", "x") is not FORMAT
     assert FORMAT.spans(memory_file(b""), Context()) == [Span()]
+
+
+KEYS = st.sampled_from(
+    "id type time attributes relationships name value objectId qualifier events objects".split()
+    + "objectTypes ocel:events ocel:objects ocel:omap ocel:vmap ocel:ovmap ocel:type".split()
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["o1", "order", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(VALUES, VALUES, VALUES, st.booleans())
+def test_json_of_any_shape(events: Any, objects: Any, one: Any, first: bool) -> None:
+    data = json.dumps({"ocel:events": events, "ocel:objects": objects}).encode()
+    if not first:
+        log = {"objectTypes": [], "events": [one, events], "objects": objects}
+        data = json.dumps(log).encode()
+    for context in (ORDER, Context(), Context(object_type="")):
+        found = read_all(FORMAT, data, context)
+        assert found.received == found.decoded + found.skipped + found.dead
+        FORMAT.demands(memory_file(data), context)
+        made = FORMAT.decode([Message(data, "t/0", 1, {}, 1)], context)
+        assert made.received == 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_xml_with_wrong_bytes(data: st.DataObject) -> None:
+    log = bytearray(orders().as_xml())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(log) - 1))
+        log[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=3))
+    found = read_all(FORMAT, bytes(log), ORDER)
+    assert found.received == found.decoded + found.skipped + found.dead
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_databases_with_wrong_bytes(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    log = bytearray(orders().as_sqlite(tmp_path / "log.sqlite"))
+    for _ in range(draw.randrange(1, 30)):
+        log[draw.randrange(16, len(log))] = draw.randrange(256)
+    found = read_all(FORMAT, bytes(log), ORDER)
+    assert found.received == found.decoded + found.skipped + found.dead
+    FORMAT.demands(memory_file(bytes(log)), Context())

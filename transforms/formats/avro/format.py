@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from transforms.formats.avro.container import MAGIC, first_lines, read_container
+from transforms.formats.avro.blocks import MAGIC
+from transforms.formats.avro.container import first_lines, read_container
 from transforms.formats.avro.messages import REGISTERED, SINGLE_OBJECT, Unread, read_messages
 from transforms.formats.avro.settings import AvroSettings
 from transforms.formats.base import (
@@ -79,8 +80,10 @@ class AvroFormat:
     def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
         """Return which fields feed events."""
         if not isinstance(sample, InputFile):
-            return plan_lines(self._lines(sample, context), context).map
-        return plan_lines(first_lines(sample, context), context).map
+            lines = self._lines(sample, context)
+        else:
+            lines = first_lines(sample, context)
+        return plan_lines(lines, context).map if lines else None
 
     def _lines(self, payloads: Sequence[bytes], context: Context) -> list[bytes]:
         made = read_messages(payloads, context.avro or AvroSettings(), context.max_message_bytes)

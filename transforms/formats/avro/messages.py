@@ -16,7 +16,7 @@ from typing import Any
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from transforms.formats.avro.container import MAGIC
+from transforms.formats.avro.blocks import MAGIC
 from transforms.formats.avro.lookup import RegistryDown, UnknownSchema, registry_of
 from transforms.formats.avro.records import BAD_DATA, as_line
 from transforms.formats.avro.schemas import BadSchema, parse_schema

@@ -50,7 +50,7 @@ def parse_schema(text: str | bytes, named: dict[str, Any] | None = None) -> Any:
         what = f"unknown type {error}" if isinstance(error, UnknownType) else str(error)
         reason = f"not an Avro schema: {what}"[:500]
         raise BadSchema(reason) from None
-    check_schema(parsed, types)
+    least_bytes(parsed, types)
     return parsed
 
 
@@ -68,8 +68,8 @@ def _check_depth(schema: Any) -> None:
             waiting += [(each, depth + 1) for each in value]
 
 
-def check_schema(schema: Any, named: Mapping[str, Any]) -> None:
-    """Refuse a parsed schema of which little data is much.
+def least_bytes(schema: Any, named: Mapping[str, Any]) -> int:
+    """Return the least bytes of a value of a parsed schema; refuse one of which little is much.
 
     Raises:
         BadSchema: a type holds itself, a list has values without bytes, a record has too many.
@@ -117,4 +117,4 @@ def check_schema(schema: Any, named: Mapping[str, Any]) -> None:
         known[name] = made
         return made
 
-    extent(schema)
+    return extent(schema)[1]

@@ -23,6 +23,9 @@ MAGIC = b"SQLite format 3\0"
 EVENTS = 20_000
 """Events of a part."""
 
+DAMAGED = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises: of some Python cannot read SQLite's own message."""
+
 _NEEDED = {
     "event": ("ocel_id", "ocel_type"),
     "object": ("ocel_id", "ocel_type"),
@@ -45,7 +48,7 @@ def opened(file: InputFile) -> Iterator[Database]:
 
     Raises:
         InvalidOcel: it is no log.
-        sqlite3.DatabaseError: it is damaged.
+        DAMAGED: it is damaged.
     """
     handle, path = tempfile.mkstemp(prefix="imixs-ocel-", suffix=".sqlite")
     try:
@@ -128,7 +131,7 @@ class Database:
         """Yield the log; of objects only those of a type have attributes.
 
         Raises:
-            sqlite3.DatabaseError: the rest is damaged.
+            DAMAGED: the rest is damaged.
         """
         first = 0
         rows = self._db.execute("SELECT ocel_id, ocel_type FROM event")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -21,7 +20,7 @@ from transforms.formats.base import (
 )
 from transforms.formats.columns import replay_attributes
 from transforms.formats.line_blocks import UNREADABLE, join_decoded, merge
-from transforms.formats.ocel.database import MAGIC, opened
+from transforms.formats.ocel.database import DAMAGED, MAGIC, opened
 from transforms.formats.ocel.documents import read_document
 from transforms.formats.ocel.markup import MarkupReader
 from transforms.formats.ocel.parts import (
@@ -94,7 +93,7 @@ class OcelFormat:
         """Say that a log has several types of objects and none is chosen, or not this one."""
         try:
             census = _census(file, context)
-        except (InvalidOcel, Unreadable, sqlite3.DatabaseError, *UNREADABLE):
+        except (InvalidOcel, Unreadable, *DAMAGED, *UNREADABLE):
             return None  # said when it is read
         try:
             case_type(census, context, file.path)
@@ -162,7 +161,7 @@ def _read_database(file: InputFile, context: Context) -> Iterator[Decoded]:
             for part in database.parts(type_):
                 yield decode_part(part, type_, context, file.path)
                 events += len(part.events)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         yield _unread(file, events, "CorruptFile", f"cannot read on: {error}", context)
 
 

@@ -229,6 +229,11 @@ class MessageBatch(Sequence[Message]):
         self.record_times = record_times
         self._attributes = attributes
 
+    @property
+    def attributes(self) -> Sequence[Mapping[str, str]]:
+        """Headers of each message; empty if none has any."""
+        return self._attributes
+
     @cached_property
     def payloads(self) -> list[bytes]:
         """Their bytes, for formats that look at each message by itself."""

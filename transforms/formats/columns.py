@@ -135,12 +135,12 @@ def map_columns(
     exact = set(names)
     by_key: dict[str, str] = {}
     for name in names:
-        by_key.setdefault(_key(name), name)
+        by_key.setdefault(key_of(name), name)
 
     def find(name: str) -> str | None:
         if name in exact or paths:
             return name
-        return by_key.get(_key(name))
+        return by_key.get(key_of(name))
 
     columns: dict[str, str] = {}
     missing: list[str] = []
@@ -173,7 +173,8 @@ def map_columns(
     return ColumnMap({c: columns[c] for c in order}, items, tuple(missing), tuple(names))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return a name without case, blanks, `_`, `-` and `:`, as `KNOWN` has it."""
     return re.sub(r"[\s_:-]", "", name).casefold()
 
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.events import empty_events
 from transforms.arrays import texts_of
@@ -53,6 +51,7 @@ from transforms.formats.line_blocks import (
     Offsets,
     Rest,
     Utf8Stream,
+    as_lines,
     line_bounds,
     merge,
     read_blocks,
@@ -138,7 +137,7 @@ class JsonLines:
         """Decode messages of one JSON object each."""
         batch = messages if isinstance(messages, MessageBatch) else None
         bodies = batch.bodies if batch else pa.array([m.payload for m in messages], pa.binary())
-        data, starts, ends, several = _as_lines(bodies)
+        data, starts, ends, several = as_lines(bodies)
         plan = _fixed_plan(context) or _plan_lines(texts_of(bodies), context)
         found = _read(data, starts, ends, plan, context, several)
         lines = found.lines.tolist()
@@ -170,29 +169,6 @@ class JsonLines:
 
 
 FORMAT = JsonLines()
-
-
-def _as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
-    """Put messages behind one another, each on a line of its own.
-
-    Returns:
-        The bytes, start and end of each message in them, and those that have line breaks.
-    """
-    if not len(bodies):
-        none = np.empty(0, np.int64)
-        return b"", none, none, []
-    sizes = pc.binary_length(bodies).to_numpy().astype(np.int64)
-    ends = np.cumsum(sizes + 1) - 1
-    starts = ends - sizes
-    one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
-    data = pc.binary_join(one, b"\n")
-    joined = data[0].as_buffer().to_pybytes()
-    if joined.count(b"\n") == len(bodies) - 1:
-        return joined, starts, ends, []
-    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
-    within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
-    several = np.unique(np.searchsorted(starts, within, side="right") - 1)
-    return joined, starts, ends, several.tolist()
 
 
 def _read_span(

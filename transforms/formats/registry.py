@@ -25,6 +25,10 @@ _MODULES = {
     "dead_letters": "transforms.formats.dead_letters",
     "parquet": "transforms.formats.parquet_rows",
     "imixs_json": "transforms.formats.imixs_json",
+    "kogito": "transforms.formats.messages.kogito",
+    "cloudevents": "transforms.formats.messages.cloudevents",
+    "zeebe": "transforms.formats.messages.zeebe",
+    "imixs_outbox": "transforms.formats.messages.imixs_outbox",
     "json_lines": "transforms.formats.json_lines",
     "csv": "transforms.formats.csv_rows",
 }

@@ -37,6 +37,8 @@ class Context:
         quote: CSV quote character.
         encoding: text encoding of CSV and JSON files.
         max_message_bytes: larger single documents are dead letters.
+        own_names: columns that are not given are recognised in each JSON object by its own names
+            (`json_names`), not in all by what some of them hold.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Context:
     quote: str = '"'
     encoding: str = "utf-8"
     max_message_bytes: int = 64 * 1024 * 1024
+    own_names: bool = False
 
 
 @dataclass(frozen=True)

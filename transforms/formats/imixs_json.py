@@ -26,6 +26,7 @@ from transforms.formats.base import (
     Message,
     Span,
 )
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.imixs import Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import (
     HEAD_BYTES,
@@ -47,6 +48,7 @@ _SHAPE = re.compile(
     r'\{\s*"item"\s*:\s*\[?\s*\{\s*"(?:name|value)"\s*:'
 )
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}]', re.DOTALL)
+_BEGINNING = re.compile(rb'\s*(?:$|\{\s*(?:$|"(?:item|data|document)\b))')
 _FILE_NAME = re.compile(r'(?i)"name"\s*:\s*"\$file"')
 
 
@@ -62,6 +64,13 @@ class ImixsJson:
         """Say whether it begins with an object of `item`, or a collection of such."""
         text = head.decode(json.detect_encoding(head[:4]), "replace")
         return _SHAPE.match(text) is not None
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are documents, or collections of them (see `Claiming`)."""
+        mine = heads.beginning_as(_BEGINNING) & heads.left
+        for row in np.flatnonzero(mine).tolist():
+            mine[row] = self.detects(heads.beginning(row, 256), "")
+        return mine
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Return the whole file: documents are found from its start."""

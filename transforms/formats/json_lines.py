@@ -45,7 +45,9 @@ from transforms.formats.columns import (
     replay_attributes,
     to_attributes,
 )
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_columns import LineColumns, read_lines, read_value
+from transforms.formats.json_names import Lines, NamePlan, plan_names, read_by_names
 from transforms.formats.line_blocks import (
     Block,
     Offsets,
@@ -131,15 +133,30 @@ class JsonLines:
         taken = {"event_id", *INTEGERS, *found.columns.values()}
         later = {c: "" if c in taken else c for c in KNOWN if c not in REQUIRED}
         columns = {**later, **found.columns, **context.columns}
-        return replace(context, columns=columns), found.warnings("the topic")
+        fixed = replace(context, columns=columns, own_names=True)
+        return fixed, found.warnings("the topic")
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are JSON objects, of whatever kind (see `Claiming`)."""
+        return heads.first == ord("{")
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one JSON object each."""
         batch = messages if isinstance(messages, MessageBatch) else None
         bodies = batch.bodies if batch else pa.array([m.payload for m in messages], pa.binary())
         data, starts, ends, several = as_lines(bodies)
-        plan = _fixed_plan(context) or _plan_lines(texts_of(bodies), context)
-        found = _read(data, starts, ends, plan, context, several)
+        lines_of = (data, starts, ends)
+        plan = _fixed_plan(context)
+        if plan is None and context.own_names:
+            by_names, found = _read_by_names(lines_of, context, several)
+            columns = by_names.event_columns(found.arrays, len(found.lines))
+            items = by_names.item_columns(found.arrays, len(found.lines))
+            warnings: tuple[str, ...] = ()
+        else:
+            plan = plan or _plan_lines(texts_of(bodies), context)
+            found = _read(*lines_of, plan, context, several)
+            columns, items = _event_columns(found, plan), _items(found, plan)
+            warnings = plan.map.warnings("messages") if messages else ()
         lines = found.lines.tolist()
         taken: Sequence[Message]
         if batch is not None:
@@ -151,11 +168,11 @@ class JsonLines:
                 [None if m.record_time is None else m.payload for m in taken], pa.binary()
             )
         events, refusals = build_events(
-            _event_columns(found, plan),
+            columns,
             len(taken),
             context,
             message_columns(taken),
-            to_attributes(_items(found, plan), len(taken)),
+            to_attributes(items, len(taken)),
             bodies,
         )
         refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
@@ -164,7 +181,6 @@ class JsonLines:
             dead = messages[line]
             attributes = {**dead.attributes, **replay_attributes(self.name, context)}
             failures.append(dead_row(dead.payload, dead.place, error, message, attributes))
-        warnings = plan.map.warnings("messages") if messages else ()
         return decoded_rows(events, failures, len(messages), found.blank, warnings)
 
 
@@ -241,11 +257,17 @@ def _plan_of(names: tuple[tuple[str, str], ...], items: tuple[str, ...], encodin
     return _plan_lines((), Context(columns=dict(names), items=items, encoding=encoding))
 
 
-def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:
-    """Recognise columns by the keys of some lines."""
+def _encoding_of(context: Context) -> str:
+    """Return the encoding that lines are in when they have been cut."""
     encoding = codecs.lookup(context.encoding).name
     if encoding in ("ascii", "utf-8-sig") or _WIDE.search(encoding):
-        encoding = "utf-8"
+        return "utf-8"
+    return encoding
+
+
+def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:
+    """Recognise columns by the keys of some lines."""
+    encoding = _encoding_of(context)
     step = -(-len(lines) // SAMPLE_LINES) or 1
     rows = []
     for line in lines[::step]:
@@ -307,6 +329,19 @@ def _read(
 ) -> LineColumns:
     limit = context.max_message_bytes
     return read_lines(data, starts, ends, plan.paths, plan.times, plan.encoding, limit, apart)
+
+
+def _read_by_names(
+    lines: Lines, context: Context, apart: Sequence[int]
+) -> tuple[NamePlan, LineColumns]:
+    encoding, limit = _encoding_of(context), context.max_message_bytes
+
+    def read(plan: NamePlan, layouts: list[int]) -> LineColumns:
+        return read_lines(*lines, plan.paths, plan.times, encoding, limit, apart, layouts)
+
+    return read_by_names(
+        lines, lambda names: plan_names(names, context.columns, context.items), read
+    )
 
 
 def _event_columns(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:

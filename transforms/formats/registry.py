@@ -58,6 +58,11 @@ def get(name: str) -> Format:
     raise UnknownFormat(reason)
 
 
+def is_foreign(name: str) -> bool:
+    """Say whether a format is of another package."""
+    return name not in _MODULES
+
+
 def detect(head: bytes, name: str) -> Format | None:
     """Return the format of a file, or None if it is none of ours.
 

@@ -87,7 +87,7 @@ def pack_messages(
     ]
     schema = MESSAGE_SCHEMA
     if len(headers):
-        texts = [None if each is None else _texts(each) for each in headers]
+        texts = [None if each is None else header_texts(each) for each in headers]
         columns.append(pa.array(texts, ATTRIBUTES))
         schema = schema.append(HEADERS)
     metadata = {}
@@ -100,7 +100,7 @@ def pack_messages(
     return pack(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def _texts(headers: Headers) -> list[tuple[str, str]]:
+def header_texts(headers: Headers) -> list[tuple[str, str]]:
     """Return headers as texts: a name may come twice, then its last value counts."""
     texts: dict[str, str] = {}
     for name, value in headers:

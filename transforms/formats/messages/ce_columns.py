@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from transforms.formats.base import Context
 from transforms.formats.columns import to_text
+from transforms.formats.heads import Mask
 from transforms.formats.json_columns import Path
 from transforms.formats.json_names import NamePlan, first_of, plan_names
 from transforms.formats.line_blocks import Offsets
 from transforms.formats.messages.ce_modes import CONTENT_TYPE, is_json
-from transforms.formats.messages.texts import Mask
 from transforms.formats.times import parse_times
 
 PREFIX = "ce:"

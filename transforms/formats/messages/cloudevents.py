@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from transforms.formats.base import Context, Decoded, InputFile, Message, Span, Tracing
 from transforms.formats.columns import replay_attributes
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_names import read_by_names
 from transforms.formats.line_blocks import Offsets, join_decoded
 from transforms.formats.messages import kogito
@@ -41,9 +42,7 @@ from transforms.formats.messages.files import (
     message_spans,
     read_messages,
 )
-from transforms.formats.messages.heads import Heads
 from transforms.formats.messages.texts import (
-    Mask,
     Part,
     Texts,
     dead_part,

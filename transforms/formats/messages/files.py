@@ -29,11 +29,12 @@ from transforms.formats.base import (
     dead_row,
 )
 from transforms.formats.columns import replay_attributes
+from transforms.formats.heads import bodies_of
 from transforms.formats.imixs_input import Chunks, Problem, Unread, take, too_large
 from transforms.formats.json_lines import HEAD_BYTES, MERGE_MESSAGES, SPAN_BYTES
 from transforms.formats.json_strict import Collection, InvalidJsonError
 from transforms.formats.line_blocks import Rest, merge, read_blocks
-from transforms.formats.messages.texts import Texts, bodies_of
+from transforms.formats.messages.texts import Texts
 
 Decode = Callable[[Texts, Context], Decoded]
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from transforms.formats import imixs_json, imixs_xml
 from transforms.formats.base import Context, Decoded, Format, InputFile, Message, Span
 from transforms.formats.columns import replay_attributes
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.imixs import LOG, TASK, UNIQUE_ID
 from transforms.formats.json_strict import InvalidJsonError, parse_json
 from transforms.formats.line_blocks import join_decoded
@@ -31,8 +32,7 @@ from transforms.formats.messages.files import (
     message_spans,
     read_messages,
 )
-from transforms.formats.messages.heads import Heads
-from transforms.formats.messages.texts import Mask, Part, Texts, dead_part, part_of, put_together
+from transforms.formats.messages.texts import Part, Texts, dead_part, part_of, put_together
 
 REQUIRED = frozenset({"id", "ref", "created", "topic"})
 _MEMBERS = REQUIRED | {"data", "version", "timeout"}

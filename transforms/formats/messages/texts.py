@@ -12,16 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import empty_events
 from transforms.formats.base import Context, Decoded, Failure, Message, MessageBatch, dead_row
 from transforms.formats.columns import build_events, message_columns, name_column, to_attributes
+from transforms.formats.heads import Mask, bodies_of
 from transforms.formats.json_columns import LineColumns, Path, read_lines
 from transforms.formats.line_blocks import Block, Offsets, as_lines, join_events, line_bounds
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -142,13 +140,6 @@ class Texts:
         if isinstance(messages, MessageBatch):
             return messages.pick(rows.tolist())
         return [messages[row] for row in rows.tolist()]
-
-
-def bodies_of(messages: Sequence[Message]) -> pa.Array:
-    """Return the payloads of messages as one binary array."""
-    if isinstance(messages, MessageBatch):
-        return messages.bodies
-    return pa.array([m.payload for m in messages], pa.binary())
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from transforms.formats.base import Context, Decoded, InputFile, Message, Span
 from transforms.formats.columns import replay_attributes, to_text
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_columns import LineColumns, Path
 from transforms.formats.line_blocks import Offsets
 from transforms.formats.messages.files import first_object, message_spans, read_messages
-from transforms.formats.messages.heads import Heads
-from transforms.formats.messages.texts import Mask, Part, Texts, part_of, put_together, unread_part
+from transforms.formats.messages.texts import Part, Texts, part_of, put_together, unread_part
 
 INTENTS = (
     "ELEMENT_ACTIVATED",

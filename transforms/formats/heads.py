@@ -6,6 +6,7 @@ says of one message must not depend on the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -16,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.formats.base import Message, MessageBatch
-from transforms.formats.messages.texts import Mask, bodies_of
 
+Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
 _BLANK = np.zeros(256, np.bool_)
@@ -29,32 +30,48 @@ class Heads:
 
     Args:
         messages: the messages.
+
+    Attributes:
+        left: the messages that no format has claimed yet; of others nothing need be said.
     """
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
-        bodies = bodies_of(messages)
+        self._bodies = bodies_of(messages)
         self._found: dict[bytes, Mask] = {}
-        ends = np.cumsum(pc.binary_length(bodies).to_numpy().astype(np.int64))
+        ends = np.cumsum(pc.binary_length(self._bodies).to_numpy().astype(np.int64))
         self._ends = ends
         self._starts = np.append(0, ends[:-1]) if len(ends) else ends
-        self._data = _data_of(bodies)
+        self._data = _data_of(self._bodies)
+        self.left: Mask = np.ones(len(self), np.bool_)
 
     def __len__(self) -> int:
         return len(self._starts)
-
-    def beginning(self, index: int, size: int = 64) -> bytes:
-        """Return the first bytes of one message."""
-        start = int(self._starts[index])
-        return self._data[start : min(start + size, int(self._ends[index]))]
 
     def text(self, index: int) -> bytes:
         """Return a message whole."""
         return self._data[self._starts[index] : self._ends[index]]
 
+    def beginning(self, index: int, size: int) -> bytes:
+        """Return the first bytes of one message."""
+        start = int(self._starts[index])
+        return self._data[start : min(start + size, int(self._ends[index]))]
+
+    def beginning_as(self, pattern: re.Pattern[bytes]) -> Mask:
+        """Say which messages begin as a pattern, which is matched with their first 16 bytes."""
+        openings = self._openings
+        fit = [pattern.match(text) is not None for text in openings.dictionary.to_pylist()]
+        if not any(fit):
+            return np.zeros(len(self), np.bool_)
+        return np.array(fit)[openings.indices.to_numpy()]
+
     def holds(self, text: bytes) -> bool:
         """Say whether some message has a text in it: a quick look."""
         return text in self._data
+
+    @cached_property
+    def _openings(self) -> pa.DictionaryArray:
+        return pc.binary_slice(self._bodies, 0, 16).dictionary_encode()
 
     @cached_property
     def first(self) -> npt.NDArray[np.uint8]:
@@ -62,9 +79,7 @@ class Heads:
         raw = np.frombuffer(self._data + b"\0", np.uint8)
         first = np.where(self._starts < self._ends, raw[self._starts], 0)
         for index in np.flatnonzero(_BLANK[first]).tolist():
-            text = self._data[self._starts[index] : self._ends[index]].lstrip(
-                b" \t\r\n\xef\xbb\xbf"
-            )
+            text = self.text(index).lstrip(b" \t\r\n\xef\xbb\xbf")
             first[index] = text[0] if text else 0
         return first
 
@@ -81,7 +96,7 @@ class Heads:
         """
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._search(key) & (self.first == ord("{"))
+            found = self._found[key] = self._search(key)
         return found
 
     @cached_property
@@ -94,19 +109,39 @@ class Heads:
         return [message.attributes for message in self._messages]
 
     def _search(self, key: bytes) -> Mask:
-        data = self._data
-        if key not in data:
+        data, count = self._data, self._data.count
+        found = count(key)
+        if not found:
             return np.zeros(len(self), np.bool_)
+        mask = self.beginning_as(re.compile(re.escape(b"{" + key)))
+        if np.count_nonzero(mask) == found:
+            return mask
+        places: list[int] = []
+        place = data.find(key)
+        while place >= 0:
+            places.append(place)
+            place = data.find(key, place + len(key))
+        at = np.array(places, np.int64)
+        row = np.searchsorted(self._starts, at, side="right") - 1
+        inside = (at + len(key) <= self._ends[row]) & self.left[row]
+        inside &= self.first[row] == ord("{")
         # A member is at the top where one brace is open before it. A brace in a string is seen as
         # one; nobody's keys and values are so that it makes a difference.
-        return np.array(
-            [
-                (at := data.find(key, start, end)) >= 0
-                and data.count(b"{", start, at) - data.count(b"}", start, at) == 1
-                for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True)
-            ],
-            np.bool_,
-        )
+        unsure = inside & ~mask[row]
+        rows, starts = row[unsure], self._starts[row[unsure]].tolist()
+        top = [
+            count(b"{", start, place) - count(b"}", start, place) == 1
+            for start, place in zip(starts, at[unsure].tolist(), strict=True)
+        ]
+        mask[rows[np.array(top, np.bool_)]] = True
+        return mask
+
+
+def bodies_of(messages: Sequence[Message]) -> pa.Array:
+    """Return the payloads of messages as one binary array."""
+    if isinstance(messages, MessageBatch):
+        return messages.bodies
+    return pa.array([m.payload for m in messages], pa.binary())
 
 
 def _data_of(bodies: pa.Array) -> bytes:

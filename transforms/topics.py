@@ -11,7 +11,7 @@ is in a batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,7 +30,13 @@ from transforms.formats.base import (
     Recognising,
 )
 from transforms.formats.line_blocks import Offsets, join_events
-from transforms.formats.recognition import BLANK, recognise, votes
+from transforms.formats.recognition import (
+    BLANK,
+    CLAIMING_HEADERS,
+    claimed_by_headers,
+    recognise,
+    votes,
+)
 
 
 @dataclass(frozen=True)
@@ -122,27 +128,37 @@ def decode_topic(
     unseen = replace(context, own_names=True)
     if plan is None and format_ != "auto":
         plan = TopicPlan(format_, unseen)
-    if plan is not None and not (plan.each and (plan.others or plan.format == _ANY)):
-        return _decode_one(messages, plan, unseen)
-    return list(_decode_split(messages, plan, unseen, recognise(messages)))
-
-
-_ANY = "json_lines"
-"""A format that takes any JSON object, so that others must be asked first."""
+    if plan is None or plan.others:
+        return _decode_split(messages, plan, unseen, recognise(messages))
+    return _decode_one(messages, plan, unseen)
 
 
 def _decode_one(messages: MessageBatch, plan: TopicPlan, unseen: Context) -> list[Share]:
-    """Decode all messages by one format; then those of other formats among what it refused."""
+    """Decode all messages by one format; those that it refuses by theirs, if they have another.
+
+    So a topic of one format costs nothing more. What headers say comes first.
+    """
+    if plan.each and messages.attributes:
+        by_header = np.flatnonzero([claimed_by_headers(each) for each in messages.attributes])
+        if len(by_header) and plan.format != CLAIMING_HEADERS:
+            left = np.delete(np.arange(len(messages)), by_header)
+            shares = _decode_split(messages, plan, unseen, {CLAIMING_HEADERS: by_header})
+            if len(left):
+                shares += _decode_plain(messages.pick(left.tolist()), plan, unseen)
+            return shares
+    return _decode_plain(messages, plan, unseen)
+
+
+def _decode_plain(messages: MessageBatch, plan: TopicPlan, unseen: Context) -> list[Share]:
     decoded = registry.get(plan.format).decode(messages, plan.context)
     share = Share(plan, messages, decoded)
     if not plan.each or not decoded.failures:
         return [share]
     refused = _refused(messages, decoded)
     found = recognise(messages.pick(refused.tolist())) if len(refused) else {}
+    own = (None, BLANK, plan.format)
     strange: dict[str | None, Offsets] = {
-        name: refused[rows]
-        for name, rows in found.items()
-        if name not in (None, BLANK, plan.format)
+        name: refused[rows] for name, rows in found.items() if name not in own
     }
     if not strange:
         return [share]
@@ -172,24 +188,27 @@ def _decode_split(
     plan: TopicPlan | None,
     unseen: Context,
     found: Mapping[str | None, Offsets],
-) -> Iterator[Share]:
+) -> list[Share]:
     """Decode each format's share of a batch."""
     settings = {} if plan is None else {plan.format: plan.context, **plan.others}
-    shares: dict[str | None, list[Offsets]] = {}
+    # What is of no known format is refused by the topic's own.
+    own = None if plan is None else plan.format
+    groups: dict[str | None, list[Offsets]] = {}
     for name, rows in found.items():
-        # What is of no known format is refused by the topic's own.
-        own = None if plan is None else plan.format
-        shares.setdefault(own if name is None else name, []).append(rows)
-    for name, several in shares.items():
+        groups.setdefault(own if name is None else name, []).append(rows)
+    shares = []
+    for name, several in groups.items():
         rows = several[0] if len(several) == 1 else np.sort(np.concatenate(several))
         some = messages if len(rows) == len(messages) else messages.pick(rows.tolist())
         if name is None:
-            yield Share(None, some, _unknown(some))
+            shares.append(Share(None, some, _unknown(some)))
         elif name == BLANK:
-            yield Share(None, some, Decoded(empty_events(), skipped=len(some)))
+            shares.append(Share(None, some, Decoded(empty_events(), skipped=len(some))))
         else:
             own_plan = TopicPlan(name, settings.get(name, unseen))
-            yield Share(own_plan, some, registry.get(name).decode(some, own_plan.context))
+            decoded = registry.get(name).decode(some, own_plan.context)
+            shares.append(Share(own_plan, some, decoded))
+    return shares
 
 
 def _unknown(messages: Sequence[Message]) -> Decoded:

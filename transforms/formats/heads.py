@@ -74,13 +74,13 @@ class Heads:
         return pc.binary_slice(self._bodies, 0, 16).dictionary_encode()
 
     @cached_property
-    def first(self) -> npt.NDArray[np.uint8]:
-        """The first byte of each message that is no blank; 0 for a blank message."""
+    def first(self) -> npt.NDArray[np.int16]:
+        """The first byte of each message that is no blank; -1 of a message without any."""
         raw = np.frombuffer(self._data + b"\0", np.uint8)
-        first = np.where(self._starts < self._ends, raw[self._starts], 0)
-        for index in np.flatnonzero(_BLANK[first]).tolist():
+        first = np.where(self._starts < self._ends, raw[self._starts].astype(np.int16), -1)
+        for index in np.flatnonzero((first >= 0) & _BLANK[first]).tolist():
             text = self.text(index).lstrip(b" \t\r\n\xef\xbb\xbf")
-            first[index] = text[0] if text else 0
+            first[index] = text[0] if text else -1
         return first
 
     @property
@@ -88,15 +88,16 @@ class Heads:
         """Which messages begin as a list."""
         return self.first == ord("[")
 
-    def having(self, key: bytes) -> Mask:
+    def having(self, key: bytes, after: re.Pattern[bytes] | None = None) -> Mask:
         """Say which are JSON objects that have a member at their top.
 
         Args:
             key: its name, in quotes.
+            after: a message that begins so has the member at its top, if at all.
         """
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._search(key)
+            found = self._found[key] = self._search(key, after)
         return found
 
     @cached_property
@@ -108,23 +109,20 @@ class Heads:
             return ()
         return [message.attributes for message in self._messages]
 
-    def _search(self, key: bytes) -> Mask:
+    def _search(self, key: bytes, after: re.Pattern[bytes] | None) -> Mask:
         data, count = self._data, self._data.count
-        found = count(key)
-        if not found:
-            return np.zeros(len(self), np.bool_)
         mask = self.beginning_as(re.compile(re.escape(b"{" + key)))
-        if np.count_nonzero(mask) == found:
+        if mask.any() and np.count_nonzero(mask) == count(key):
             return mask
-        places: list[int] = []
-        place = data.find(key)
-        while place >= 0:
-            places.append(place)
-            place = data.find(key, place + len(key))
-        at = np.array(places, np.int64)
+        pieces = np.array([len(piece) for piece in data.split(key)], np.int64)
+        if len(pieces) == 1:
+            return mask
+        at = np.cumsum(pieces[:-1] + len(key)) - len(key)
         row = np.searchsorted(self._starts, at, side="right") - 1
         inside = (at + len(key) <= self._ends[row]) & self.left[row]
         inside &= self.first[row] == ord("{")
+        if after is not None:
+            mask[row[inside & self.beginning_as(after)[row]]] = True
         # A member is at the top where one brace is open before it. A brace in a string is seen as
         # one; nobody's keys and values are so that it makes a difference.
         unsure = inside & ~mask[row]

@@ -15,6 +15,7 @@ from transforms.formats import registry
 from transforms.formats.base import Message
 from transforms.formats.heads import Claiming, Heads
 from transforms.formats.line_blocks import Offsets
+from transforms.formats.messages.ce_modes import Mode, mode_of
 
 BLANK = ""
 """Stands for the format of messages without content."""
@@ -22,6 +23,15 @@ BLANK = ""
 _LAST = "json_lines"
 _NEVER = ("csv",)
 """A single line of text is taken for CSV by nobody who writes to a broker."""
+
+
+CLAIMING_HEADERS = "cloudevents"
+"""The format that headers speak of; `claimed_by_headers` says of which messages they do."""
+
+
+def claimed_by_headers(headers: Mapping[str, str]) -> bool:
+    """Say whether a message's headers say what it is."""
+    return mode_of(headers) != Mode.UNSAID
 
 
 def recognise(messages: Sequence[Message]) -> dict[str | None, Offsets]:
@@ -51,7 +61,7 @@ def recognise(messages: Sequence[Message]) -> dict[str | None, Offsets]:
         if mine.any():
             codes[mine] = len(names)
             names.append(name)
-    codes[(codes == 0) & (heads.first == 0)] = 1
+    codes[(codes == 0) & (heads.first < 0)] = 1
     for row in np.flatnonzero(codes == 0).tolist():
         found = _look(heads.text(row)[: registry.HEAD_BYTES], messages[row].source)
         if found is not None:

@@ -32,9 +32,10 @@ def decode_as(
         context: settings.
         whole: a dead letter holds the whole text and not its content.
     """
-    # Numbered, so that it can be told which text each event and failure is of.
+    # Numbered, so that it can be told which text each event and failure is of; and without
+    # headers, which speak of the whole text.
     numbered = [
-        replace(texts.message(row, payload), source="", offset=row)
+        replace(texts.message(row, payload), source="", offset=row, attributes={})
         for row, payload in zip(rows, payloads, strict=True)
     ]
     places = {message.place: message.offset for message in numbered}
@@ -45,7 +46,8 @@ def decode_as(
         origin = texts.message(row)
         if whole:
             return row, texts.failure(row, failure.error, failure.message, failure.attributes)
-        return row, replace(failure, source=origin.place)
+        kept = {**origin.attributes, **failure.attributes}
+        return row, replace(failure, source=origin.place, attributes=kept)
 
     failures = [back(failure) for failure in decoded.failures]
     events = decoded.events

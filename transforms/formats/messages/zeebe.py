@@ -9,6 +9,7 @@ index with what Elasticsearch wraps around them (`_source`) are read too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -46,6 +47,7 @@ _FIELDS: Mapping[str, Path] = {
 }
 _COLUMNS = ("case_id", "event_time", "activity", "lifecycle", "workflow_group", "model_version")
 _TIMES = frozenset({"event_time"})
+_BEGINNING = re.compile(rb'\{"partitionId":')
 _WRAPPED = b'"_source"'
 _ITEM = "item "
 
@@ -67,7 +69,7 @@ class Zeebe:
 
     def claims(self, heads: Heads) -> Mask:
         """Say which messages are records (see `Claiming`)."""
-        return heads.having(b'"valueType"')
+        return heads.having(b'"valueType"', _BEGINNING)
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Cut a file of lines every 64 MiB."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -98,7 +98,7 @@ def test_headers_say_more_than_the_payload() -> None:
     assert found([b"", b""], [headers(), {}]) == ["cloudevents", BLANK]
 
 
-KINDS = {
+KINDS: dict[str, Callable[[int], bytes]] = {
     "zeebe": lambda i: zeebe({"processInstanceKey": i % 3}, position=i),
     "cloudevents": lambda i: cloud_event(id=f"e{i}", data={"caseId": f"c{i}", "who": "x"}),
     "kogito": lambda i: state(1 + i % 4, 1),

@@ -23,16 +23,25 @@ from pipelines.output import one_line
 from pipelines.paths import with_top_level
 from pipelines.settings import Settings
 from pipelines.topics import of_broker
-from schemas.events import EVENT_SCHEMA, empty_events
-from transforms.decode_messages import TopicPlan, plan_topic, refuse
+from schemas.events import EVENT_SCHEMA
+from transforms.decode_messages import refuse
 from transforms.formats import registry
-from transforms.formats.base import Context, Decoded, Failure, Format, InputFile, Message
-from transforms.formats.items import with_types
+from transforms.formats.base import (
+    Context,
+    Decoded,
+    Failure,
+    Format,
+    InputFile,
+    Message,
+    MessageBatch,
+)
+from transforms.formats.line_blocks import join_decoded
 from transforms.kafka import KafkaAddress, check
 from transforms.mask import Masking, mask_events, mask_failure, masking
 from transforms.sources.files import Unit, open_file, read_unit
 from transforms.sources.kafka import sample
 from transforms.sources.matching import match
+from transforms.topics import TopicPlan, decode_topic, plan_topic
 
 MOST_FILES = 100
 """Files that are looked into, at most: an archive may have a message in each."""
@@ -149,16 +158,28 @@ def look_at_topic(
 def _decode(
     message: Message, plan: TopicPlan | None, settings: Settings
 ) -> tuple[Decoded, list[Failure]]:
-    """Decode a message as the stream would."""
-    if plan is None:
-        reason = "no format claims the messages of this topic; name theirs with --format"
-        failure = Failure(message.payload, message.place, "UnknownFormat", reason)
-        if not message.payload.strip():
-            return Decoded(empty_events(), skipped=1), []
-        return Decoded(empty_events(), [failure], dead=1), []
-    decoded = registry.get(plan.format).decode([message], plan.context)
-    decoded = with_types(decoded, plan.context)
-    return refuse(decoded, [message], plan, settings.max_future_ms)
+    """Decode a message as the stream would, which looks at the format of each."""
+    shares = decode_topic(batch_of([message]), plan, settings.format, settings.context())
+    parts: list[Decoded] = []
+    early: list[Failure] = []
+    for share in shares:
+        decoded = share.decoded
+        if share.plan is not None:
+            decoded, refused = refuse(share, settings.max_future_ms)
+            early += refused
+        parts.append(decoded)
+    return join_decoded(parts), early
+
+
+def batch_of(messages: Sequence[Message]) -> MessageBatch:
+    """Return messages as a stream has them."""
+    return MessageBatch(
+        pa.array([m.payload for m in messages], pa.binary()),
+        pa.array([m.source for m in messages], pa.string()).dictionary_encode(),
+        pa.array([m.offset for m in messages], pa.int64()),
+        pa.array([m.record_time for m in messages], pa.int64()),
+        [m.attributes for m in messages] if any(m.attributes for m in messages) else (),
+    )
 
 
 def _seen(

@@ -36,13 +36,14 @@ from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
 from transforms import progress
-from transforms.decode_messages import DecodeMessages, TopicPlan
+from transforms.decode_messages import DecodeMessages
 from transforms.fold.granules import WAITING
 from transforms.fold.streaming import FoldStream
 from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.granules import check_tables, write_manifest, written
 from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
+from transforms.topics import TopicPlan
 
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""

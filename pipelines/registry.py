@@ -27,7 +27,7 @@ class Stream:
         by_marks: the fold goes by the marks in its elements, not by timers.
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
-        plans: topic -> how it is decoded (`transforms.decode_messages.TopicPlan`).
+        plans: topic -> how it is decoded (`transforms.topics.TopicPlan`).
     """
 
     shards: int

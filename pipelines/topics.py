@@ -10,9 +10,9 @@ from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen
 from pipelines.settings import Settings
-from transforms.decode_messages import TopicPlan, plan_topic
 from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
 from transforms.sources.kafka import sample
+from transforms.topics import TopicPlan, plan_topic
 
 
 def of_broker(ask: Callable[[], Any], code: ExitCode = ExitCode.OUTPUT) -> Any:
@@ -64,5 +64,6 @@ def plan_topics(
                 continue
             plans[topic] = plan
             named = ", ".join(f"{c}={n}" for c, n in plan.context.columns.items() if n)
-            screen.note(f"topic {topic}: {plan.format}{f' ({named})' if named else ''}")
+            formats = ", ".join([f"{plan.format}{f' ({named})' if named else ''}", *plan.others])
+            screen.note(f"topic {topic}: {formats}")
     return plans

@@ -46,6 +46,8 @@ class Context:
         mapping: what `--mapping` says of columns and items; None for nothing.
         object_type: type of the objects that are the cases of an object-centric log.
         avro: where schemas of Avro messages come from.
+        own_names: columns that are not given are recognised in each JSON object by its own names
+            (`json_names`), not in all by what some of them hold.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Context:
     mapping: EventMapping | None = None
     object_type: str | None = None
     avro: AvroSettings | None = None
+    own_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,11 @@ class MessageBatch(Sequence[Message]):
         self.offsets = offsets
         self.record_times = record_times
         self._attributes = attributes
+
+    @property
+    def attributes(self) -> Sequence[Mapping[str, str]]:
+        """Headers of each message; empty if none has any."""
+        return self._attributes
 
     @cached_property
     def payloads(self) -> list[bytes]:

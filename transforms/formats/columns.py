@@ -147,7 +147,7 @@ def map_columns(
     exact = set(names)
     by_key: dict[str, str] = {}
     for name in names:
-        by_key.setdefault(_key(name), name)
+        by_key.setdefault(key_of(name), name)
 
     def find(name: str) -> str | None:
         if name in exact or paths:
@@ -156,7 +156,7 @@ def map_columns(
             name = str(steps[0])
             if name in exact:
                 return name
-        return by_key.get(_key(name))
+        return by_key.get(key_of(name))
 
     columns: dict[str, str] = {}
     missing: list[str] = []
@@ -199,7 +199,8 @@ def map_columns(
     )
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return a name without case, blanks, `_`, `-` and `:`, as `KNOWN` has it."""
     return re.sub(r"[\s_:-]", "", name).casefold()
 
 
@@ -323,11 +324,11 @@ def skipped_by(mapped: ColumnMap, arrays: Mapping[str, Any], rows: int, context:
     """
     if context.mapping is None or not context.mapping.skip:
         return np.zeros(rows, np.bool_)
-    by_key = {_key(str(path_of(name)[-1])): name for name in mapped.conditions}
+    by_key = {key_of(str(path_of(name)[-1])): name for name in mapped.conditions}
     found = {}
     for condition in context.mapping.skip:
         path = condition.path
-        name = path if path in arrays else by_key.get(_key(str(path_of(path)[-1])), "")
+        name = path if path in arrays else by_key.get(key_of(str(path_of(path)[-1])), "")
         if name in arrays:
             found[path] = arrays[name]
     skipped = skipped_rows(context.mapping, found, rows, to_text)

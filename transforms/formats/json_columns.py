@@ -81,6 +81,7 @@ def read_lines(
     encoding: str = "utf-8",
     max_bytes: int | None = None,
     apart: Collection[int] = (),
+    layouts: list[int] | None = None,
 ) -> LineColumns:
     """Read fields of JSON objects.
 
@@ -93,10 +94,13 @@ def read_lines(
         encoding: of the data.
         max_bytes: a longer line is a failure.
         apart: lines with line breaks in them (messages).
+        layouts: lines are added to it, so that every line has the same keys as one of them.
     """
     # Neither Arrow's reader nor a layout of lines knows places in lists.
     lists = any(isinstance(key, int) for path in paths.values() for key in path)
     if lists or (encoding != "utf-8" and not data.isascii()):
+        if layouts is not None:
+            layouts.extend(range(len(starts)))
         return _read_one_by_one(data, starts, ends, paths, encoding, max_bytes)
     raw = np.frombuffer(data, np.uint8)
     blank = starts == ends
@@ -108,6 +112,10 @@ def read_lines(
     odd[_undecodable(data, starts, ends)] = True
     odd[list(apart)] = True
     pieces, left = read_uniform(data, starts, ends, np.flatnonzero(~blank & ~odd), paths)
+    if layouts is not None:
+        layouts.extend(int(piece[0][0]) for piece in pieces)
+        layouts.extend(left.tolist())
+        layouts.extend(np.flatnonzero(odd).tolist())
     if len(left):
         trouble = _hidden_trouble(data, starts)
         odd[trouble] = True

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.events import empty_events
 from transforms.arrays import texts_of
@@ -48,12 +46,21 @@ from transforms.formats.columns import (
     skipped_by,
     to_attributes,
 )
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_columns import LineColumns, Path, read_lines, read_value
+from transforms.formats.json_names import (
+    Lines,
+    NamePlan,
+    plan_names,
+    read_by_names,
+    without_skipped,
+)
 from transforms.formats.line_blocks import (
     Block,
     Offsets,
     Rest,
     Utf8Stream,
+    as_lines,
     line_bounds,
     merge,
     read_blocks,
@@ -138,7 +145,12 @@ class JsonLines:
             taken |= set() if context.mapping.recognise else set(KNOWN)
         later = {c: "" if c in taken else c for c in KNOWN if c not in REQUIRED}
         columns = {**later, **found.columns, **context.columns}
-        return replace(context, columns=columns), found.warnings("the topic")
+        fixed = replace(context, columns=columns, own_names=True)
+        return fixed, found.warnings("the topic")
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are JSON objects, of whatever kind (see `Claiming`)."""
+        return heads.first == ord("{")
 
     def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap:
         """Return which keys feed events, as the first lines have them."""
@@ -150,9 +162,20 @@ class JsonLines:
         """Decode messages of one JSON object each."""
         batch = messages if isinstance(messages, MessageBatch) else None
         bodies = batch.bodies if batch else pa.array([m.payload for m in messages], pa.binary())
-        data, starts, ends, several = _as_lines(bodies)
-        plan = _fixed_plan(context) or plan_lines(texts_of(bodies), context)
-        found = _read(data, starts, ends, plan, context, several)
+        data, starts, ends, several = as_lines(bodies)
+        lines_of = (data, starts, ends)
+        plan = _fixed_plan(context)
+        if plan is None and context.own_names:
+            by_names, found = _read_by_names(lines_of, context, several)
+            found = without_skipped(by_names, found, context.mapping)
+            columns = by_names.event_columns(found.arrays, len(found.lines))
+            items = by_names.item_columns(found.arrays, len(found.lines))
+            warnings: tuple[str, ...] = ()
+        else:
+            plan = plan or plan_lines(texts_of(bodies), context)
+            found = _read(*lines_of, plan, context, several)
+            columns, items = _event_columns(found, plan), _items(found, plan)
+            warnings = plan.map.warnings("messages") if messages else ()
         lines = found.lines.tolist()
         taken: Sequence[Message]
         if batch is not None:
@@ -164,11 +187,11 @@ class JsonLines:
                 [None if m.record_time is None else m.payload for m in taken], pa.binary()
             )
         events, refusals = build_events(
-            _event_columns(found, plan),
+            columns,
             len(taken),
             context,
             message_columns(taken),
-            to_attributes(_items(found, plan), len(taken), context),
+            to_attributes(items, len(taken), context),
             bodies,
         )
         refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
@@ -177,34 +200,10 @@ class JsonLines:
             dead = messages[line]
             attributes = {**dead.attributes, **replay_attributes(self.name, context)}
             failures.append(dead_row(dead.payload, dead.place, error, message, attributes))
-        warnings = plan.map.warnings("messages") if messages else ()
         return decoded_rows(events, failures, len(messages), found.blank, warnings)
 
 
 FORMAT = JsonLines()
-
-
-def _as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
-    """Put messages behind one another, each on a line of its own.
-
-    Returns:
-        The bytes, start and end of each message in them, and those that have line breaks.
-    """
-    if not len(bodies):
-        none = np.empty(0, np.int64)
-        return b"", none, none, []
-    sizes = pc.binary_length(bodies).to_numpy().astype(np.int64)
-    ends = np.cumsum(sizes + 1) - 1
-    starts = ends - sizes
-    one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
-    data = pc.binary_join(one, b"\n")
-    joined = data[0].as_buffer().to_pybytes()
-    if joined.count(b"\n") == len(bodies) - 1:
-        return joined, starts, ends, []
-    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
-    within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
-    several = np.unique(np.searchsorted(starts, within, side="right") - 1)
-    return joined, starts, ends, several.tolist()
 
 
 def _read_span(
@@ -289,11 +288,17 @@ def _plan_of(
     return plan_lines((), context)
 
 
-def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
-    """Recognise columns by the keys of some lines."""
+def _encoding_of(context: Context) -> str:
+    """Return the encoding that lines are in when they have been cut."""
     encoding = codecs.lookup(context.encoding).name
     if encoding in ("ascii", "utf-8-sig") or _WIDE.search(encoding):
-        encoding = "utf-8"
+        return "utf-8"
+    return encoding
+
+
+def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
+    """Recognise columns by the keys of some lines."""
+    encoding = _encoding_of(context)
     step = -(-len(lines) // SAMPLE_LINES) or 1
     rows = []
     for line in lines[::step]:
@@ -391,6 +396,21 @@ def _read(
         found.lines = found.lines[~skipped]
         found.blank += int(skipped.sum())
     return found
+
+
+def _read_by_names(
+    lines: Lines, context: Context, apart: Sequence[int]
+) -> tuple[NamePlan, LineColumns]:
+    encoding, limit = _encoding_of(context), context.max_message_bytes
+
+    def read(plan: NamePlan, layouts: list[int]) -> LineColumns:
+        return read_lines(*lines, plan.paths, plan.times, encoding, limit, apart, layouts)
+
+    return read_by_names(
+        lines,
+        lambda names: plan_names(names, context.columns, context.items, (), context.mapping),
+        read,
+    )
 
 
 def _event_columns(found: LineColumns, plan: LinePlan) -> dict[str, pa.Array]:

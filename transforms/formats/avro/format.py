@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from transforms.formats.base import (
     decoded_rows,
 )
 from transforms.formats.columns import ColumnMap, replay_attributes
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_lines import FORMAT as JSON
 from transforms.formats.json_lines import plan_lines
 from transforms.formats.line_blocks import merge
@@ -32,6 +34,8 @@ MERGE_MESSAGES = 8_192
 
 LARGEST_ID = 2**24
 """Ids of schemas are counted from 1, so a message that seems to have a larger one is no Avro."""
+
+_MESSAGE = re.compile(rb"\0\0(?!\0\0\0)...." + b"|" + SINGLE_OBJECT + b"|" + MAGIC, re.DOTALL)
 
 
 class AvroFormat:
@@ -48,6 +52,10 @@ class AvroFormat:
             return True
         number = int.from_bytes(head[1:5], "big")
         return head.startswith(REGISTERED) and len(head) > 5 and 0 < number < LARGEST_ID
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages name the schema that they were written with."""
+        return heads.beginning_as(_MESSAGE)
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Return the whole file: a record's position is its number in it."""

@@ -80,10 +80,8 @@ def recognise(messages: Sequence[Message]) -> dict[str | None, Offsets]:
 
 
 def _ours() -> list[str]:
-    found = [
-        n for n in registry.names() if not registry.is_foreign(n) and n not in (_LAST, *_NEVER)
-    ]
-    return [*found, _LAST]
+    ours = [name for name in registry.names() if not registry.is_foreign(name)]
+    return [*(name for name in ours if name not in (_LAST, *_NEVER)), _LAST]
 
 
 def _open(messages: Sequence[Message], codes: Offsets, take: Take) -> None:

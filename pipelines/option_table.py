@@ -49,7 +49,8 @@ OPTIONS: tuple[Option, ...] = (
         "columns",
         _READING,
         "COLUMN=NAME,..",
-        "the input's names (or JSON paths) of event columns, such as case_id=CaseID",
+        "the input's names (or JSON paths) of event columns, such as case_id=CaseID;"
+        " ce:NAME is an attribute of a CloudEvent",
     ),
     Option(
         "items",

@@ -10,6 +10,7 @@ from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen
 from pipelines.settings import Settings
+from transforms.formats.base import Context
 from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
 from transforms.sources.kafka import sample
 from transforms.topics import TopicPlan, plan_topic
@@ -63,7 +64,13 @@ def plan_topics(
                 screen.note(f"topic {topic}: {what}; its format is seen from what comes")
                 continue
             plans[topic] = plan
-            named = ", ".join(f"{c}={n}" for c, n in plan.context.columns.items() if n)
-            formats = ", ".join([f"{plan.format}{f' ({named})' if named else ''}", *plan.others])
+            found = {plan.format: plan.context, **plan.others}
+            formats = ", ".join(_described(name, each) for name, each in found.items())
             screen.note(f"topic {topic}: {formats}")
     return plans
+
+
+def _described(name: str, context: Context) -> str:
+    """Name a format, and the columns that were fixed."""
+    columns = ", ".join(f"{column}={n}" for column, n in context.columns.items() if n)
+    return f"{name} ({columns})" if columns else name

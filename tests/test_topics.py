@@ -18,6 +18,7 @@ from tests.formats.messages.builder import (
     RECORDED,
     batch,
     cloud_event,
+    encoded,
     headers,
     zeebe,
     zeebe_record,
@@ -211,6 +212,32 @@ def test_columns_of_a_format_not_seen_at_first_are_those_of_each_message() -> No
         ("4", "d", "2023-11-14T00"),
     ]
     assert all(event["start_time"] is None for event in events)
+
+
+def test_a_replay_recognises_columns_as_the_stream_did() -> None:
+    """An `event_id` that was not recognised is not recognised in a dead letter either."""
+    payloads = [
+        b'{"case_id": %d, "activity": "a", "time": "2023-11-1%d", "event_id": "e%d"}' % (i, i, i)
+        for i in range(3)
+    ]
+    events, _, _ = decoded(batch(payloads), None)
+    letters = [
+        orjson.dumps(
+            {
+                "payload": encoded(payload),
+                "attributes": {"format": "json_lines"},
+                "source": f"t/0/{i}",
+                "time": "2023-11-14T22:13:20Z",
+                "payload_size": len(payload),
+                "step": "decode",
+                "row_id": str(i),
+            }
+        )
+        for i, payload in enumerate(payloads)
+    ]
+    again = registry.get("dead_letters").decode(batch(letters, topic="dead"), Context())
+    assert again.events["event_id"].to_pylist() == [event["event_id"] for event in events]
+    assert "e1" not in again.events["event_id"].to_pylist()
 
 
 class Shout:

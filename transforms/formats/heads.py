@@ -26,7 +26,7 @@ _BLANK[[9, 10, 13, 32, 0xEF, 0xBB, 0xBF]] = True
 
 
 class Heads:
-    """First bytes, members and headers of some messages, without reading them.
+    """First bytes and members of some messages, without reading them.
 
     Args:
         messages: the messages.
@@ -36,7 +36,6 @@ class Heads:
     """
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
         self._bodies = bodies_of(messages)
         self._found: dict[bytes, Mask] = {}
         ends = np.cumsum(pc.binary_length(self._bodies).to_numpy().astype(np.int64))
@@ -100,15 +99,6 @@ class Heads:
             found = self._found[key] = self._search(key, after)
         return found
 
-    @cached_property
-    def headers(self) -> Sequence[Mapping[str, str]]:
-        """The headers of each message; empty if none has any."""
-        if isinstance(self._messages, MessageBatch):
-            return self._messages.attributes
-        if not any(message.attributes for message in self._messages):
-            return ()
-        return [message.attributes for message in self._messages]
-
     def _search(self, key: bytes, after: re.Pattern[bytes] | None) -> Mask:
         data, count = self._data, self._data.count
         mask = self.beginning_as(re.compile(re.escape(b"{" + key)))
@@ -135,6 +125,23 @@ class Heads:
         return mask
 
 
+def headers_of(messages: Sequence[Message]) -> Sequence[Mapping[str, str]]:
+    """Return the headers of each message; empty if none has any."""
+    if isinstance(messages, MessageBatch):
+        return messages.attributes
+    headers = [message.attributes for message in messages]
+    return headers if any(headers) else ()
+
+
+def pick(messages: Sequence[Message], rows: npt.NDArray[np.int64]) -> Sequence[Message]:
+    """Return some of the messages."""
+    if len(rows) == len(messages):
+        return messages
+    if isinstance(messages, MessageBatch):
+        return messages.pick(rows.tolist())
+    return [messages[row] for row in rows.tolist()]
+
+
 def bodies_of(messages: Sequence[Message]) -> pa.Array:
     """Return the payloads of messages as one binary array."""
     if isinstance(messages, MessageBatch):
@@ -151,10 +158,25 @@ def _data_of(bodies: pa.Array) -> bytes:
     return b"" if data is None else data[int(at[0]) : int(at[-1])].to_pybytes()
 
 
+OPENING = 32
+"""Bytes at the beginning of a message that an `opening` is looked for in."""
+
+
+@runtime_checkable
+class Opening(Protocol):
+    """A format that many of its messages show by their first bytes.
+
+    Attributes:
+        opening: regular expression (RE2) of what a message of no other format begins with.
+    """
+
+    opening: str
+
+
 @runtime_checkable
 class Claiming(Protocol):
     """A format that says of many messages at once which are its own."""
 
     def claims(self, heads: Heads) -> Mask:
-        """Say which messages are of this format, by their headers and beginnings."""
+        """Say which messages are of this format, by what they hold; headers come before."""
         ...

@@ -1,21 +1,34 @@
-"""Which format each of a batch of messages is of, by their headers and beginnings.
+"""Which format each of a batch of messages is of, by their headers and what they hold.
 
-Formats with `claims` are asked for all messages at once, formats of other packages first, those
-of any JSON object (`json_lines`) last. What nobody claims is looked at message by message. The
-answer for a message does not depend on the messages around it.
+Headers come first; then formats of other packages are asked, then beginnings count that only one
+of our formats has (`opening`), then our formats are asked, that of any JSON object (`json_lines`)
+last. Formats with `claims` are asked for all messages at once. What nobody claims is looked
+at message by message. The answer for a message does not depend on the messages around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.formats import registry
 from transforms.formats.base import Message
-from transforms.formats.heads import Claiming, Heads
+from transforms.formats.heads import (
+    OPENING,
+    Claiming,
+    Heads,
+    Opening,
+    bodies_of,
+    headers_of,
+    pick,
+)
 from transforms.formats.line_blocks import Offsets
 from transforms.formats.messages.ce_modes import Mode, mode_of
+
+Take = Callable[[str, Offsets], None]
 
 BLANK = ""
 """Stands for the format of messages without content."""
@@ -41,33 +54,23 @@ def recognise(messages: Sequence[Message]) -> dict[str | None, Offsets]:
         Name of a format -> which messages are of it, ascending; `BLANK` for messages without
         content, None for those of no known format. In the order in which the formats first occur.
     """
-    heads = Heads(messages)
     names: list[str | None] = [None, BLANK]
     codes = np.zeros(len(messages), np.int64)
-    for name in _in_order():
-        left = heads.left = codes == 0
-        if not left.any():
-            break
-        format_ = registry.get(name)
-        if isinstance(format_, Claiming):
-            mine = left & format_.claims(heads)
-        elif registry.is_foreign(name):
-            mine = np.zeros(len(messages), np.bool_)
-            for row in np.flatnonzero(left).tolist():
-                head = heads.text(row)[: registry.HEAD_BYTES]
-                mine[row] = bool(head) and format_.detects(head, messages[row].source)
-        else:
-            continue
-        if mine.any():
-            codes[mine] = len(names)
-            names.append(name)
-    codes[(codes == 0) & (heads.first < 0)] = 1
-    for row in np.flatnonzero(codes == 0).tolist():
-        found = _look(heads.text(row)[: registry.HEAD_BYTES], messages[row].source)
-        if found is not None:
-            if found not in names:
-                names.append(found)
-            codes[row] = names.index(found)
+
+    def take(name: str, rows: Offsets) -> None:
+        if len(rows):
+            if name not in names:
+                names.append(name)
+            codes[rows] = names.index(name)
+
+    headers = headers_of(messages)
+    if headers:
+        take(CLAIMING_HEADERS, np.flatnonzero([claimed_by_headers(each) for each in headers]))
+    others = [name for name in registry.names() if registry.is_foreign(name)]
+    if others:
+        _ask(messages, codes, others, take)
+    _open(messages, codes, take)
+    _ask(messages, codes, _ours(), take)
     if len(codes) and (codes == codes[0]).all():
         return {names[int(codes[0])]: np.arange(len(codes))}
     present, first = np.unique(codes, return_index=True)
@@ -76,9 +79,55 @@ def recognise(messages: Sequence[Message]) -> dict[str | None, Offsets]:
     }
 
 
-def _in_order() -> list[str]:
-    names = registry.names()
-    return [*(n for n in names if n not in (_LAST, *_NEVER)), _LAST]
+def _ours() -> list[str]:
+    ours = [name for name in registry.names() if not registry.is_foreign(name)]
+    return [*(name for name in ours if name not in (_LAST, *_NEVER)), _LAST]
+
+
+def _open(messages: Sequence[Message], codes: Offsets, take: Take) -> None:
+    """Take the messages that begin as only one format does."""
+    left = np.flatnonzero(codes == 0)
+    beginnings = pc.binary_slice(bodies_of(messages), 0, OPENING)
+    for name in _ours():
+        format_ = registry.get(name)
+        if isinstance(format_, Opening) and len(left):
+            some = beginnings if len(left) == len(codes) else beginnings.take(pa.array(left))
+            fit = pc.match_substring_regex(some, format_.opening)
+            take(name, left[fit.to_numpy(zero_copy_only=False)])
+            left = np.flatnonzero(codes == 0)
+
+
+def _ask(messages: Sequence[Message], codes: Offsets, names: Sequence[str], take: Take) -> None:
+    """Ask formats which of the messages that are left are theirs."""
+    rows = np.flatnonzero(codes == 0)
+    if not len(rows):
+        return
+    heads = Heads(pick(messages, rows))
+    for name in names:
+        heads.left = codes[rows] == 0
+        if not heads.left.any():
+            return
+        format_ = registry.get(name)
+        if isinstance(format_, Claiming):
+            take(name, rows[heads.left & format_.claims(heads)])
+        elif registry.is_foreign(name):
+            mine = [
+                int(rows[i])
+                for i in np.flatnonzero(heads.left).tolist()
+                if (head := heads.text(i)[: registry.HEAD_BYTES])
+                and format_.detects(head, messages[int(rows[i])].source)
+            ]
+            take(name, np.array(mine, np.int64))
+    if _LAST not in names:
+        return
+    heads.left = codes[rows] == 0
+    blank = heads.left & (heads.first < 0)
+    codes[rows[blank]] = 1
+    for i in np.flatnonzero(heads.left & ~blank).tolist():
+        row = int(rows[i])
+        found = _look(heads.text(i)[: registry.HEAD_BYTES], messages[row].source)
+        if found is not None:
+            take(found, rows[i : i + 1])
 
 
 def _look(head: bytes, source: str) -> str | None:

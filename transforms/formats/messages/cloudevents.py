@@ -62,6 +62,7 @@ class CloudEvents:
     title = "CloudEvents 1.0: structured, binary, batches"
     expansion = 1.0
     python_bound = False
+    opening = r'^\{"specversion":'
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is an event in its envelope."""
@@ -69,10 +70,8 @@ class CloudEvents:
         return found is not None and "specversion" in found
 
     def claims(self, heads: Heads) -> Mask:
-        """Say which messages are events: by their headers, or by their `specversion`."""
+        """Say which messages are events, by their `specversion`; by headers is said before."""
         mine = heads.having(b'"specversion"')
-        if heads.headers:
-            mine = mine | [mode_of(each) != Mode.UNSAID for each in heads.headers]
         if heads.lists.any() and heads.holds(b'"specversion"'):
             for row in np.flatnonzero(heads.lists & ~mine).tolist():
                 mine[row] = self.detects(heads.beginning(row, 1 << 16), "")

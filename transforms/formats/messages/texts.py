@@ -17,7 +17,7 @@ import pyarrow as pa
 from schemas.events import empty_events
 from transforms.formats.base import Context, Decoded, Failure, Message, MessageBatch, dead_row
 from transforms.formats.columns import build_events, message_columns, name_column, to_attributes
-from transforms.formats.heads import Mask, bodies_of
+from transforms.formats.heads import Mask, bodies_of, headers_of, pick
 from transforms.formats.json_columns import LineColumns, Path, read_lines
 from transforms.formats.line_blocks import Block, Offsets, as_lines, join_events, line_bounds
 
@@ -62,10 +62,7 @@ class Texts:
         """Headers of each message; empty if none has any."""
         if self.messages is None:
             return ()
-        if isinstance(self.messages, MessageBatch):
-            return self.messages.attributes
-        headers = [message.attributes for message in self.messages]
-        return headers if any(headers) else ()
+        return headers_of(self.messages)
 
     @property
     def lines(self) -> tuple[bytes, Offsets, Offsets]:
@@ -136,10 +133,7 @@ class Texts:
         return pa.array([None if m.record_time is None else m.payload for m in picked], pa.binary())
 
     def _picked(self, rows: Offsets) -> Sequence[Message]:
-        messages = self.messages or ()
-        if isinstance(messages, MessageBatch):
-            return messages.pick(rows.tolist())
-        return [messages[row] for row in rows.tolist()]
+        return pick(self.messages or (), rows)
 
 
 @dataclass(frozen=True)

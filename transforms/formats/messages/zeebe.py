@@ -59,6 +59,7 @@ class Zeebe:
     title = "Zeebe records of Camunda 8 exporters (Kafka, Elasticsearch)"
     expansion = 0.6
     python_bound = False
+    opening = r'^\{"partitionId":[0-9]+,"value":\{'
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is a record."""

@@ -28,6 +28,9 @@ class Stream:
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
         plans: topic -> how it is decoded (`transforms.decode_messages.TopicPlan`).
+        account: names the run's account of what is delivered (`transforms.receipts`); empty where
+            the engine keeps its state.
+        native: the engine reads and writes Pub/Sub by itself.
     """
 
     shards: int
@@ -35,6 +38,8 @@ class Stream:
     stop: str
     splits: int | None
     plans: Mapping[str, Any] = field(default_factory=dict)
+    account: str = ""
+    native: bool = False
 
 
 @dataclass(frozen=True)

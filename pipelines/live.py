@@ -354,7 +354,7 @@ def _context(
         local=engine.local,
         scratch=scratch,
         plan=None,
-        output=sink,
+        output=sink if sink is None or engine.local else sink.elsewhere(),
         tables=pipeline.tables,
         version=version(),
         stream=stream,

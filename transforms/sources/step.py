@@ -48,10 +48,7 @@ class NamedSource(UnboundedSource):
 
     def slices(self: S, count: int) -> list[S]:
         """Cut into slices."""
-        return [
-            replace(self, number=number, of=count)
-            for number in range(count)
-        ]
+        return [replace(self, number=number, of=count) for number in range(count)]
 
     def create_reader(
         self, options: Any, checkpoint_mark: CheckpointMark | None

@@ -25,6 +25,9 @@ _STOP_LOOKS_S = 0.1
 class Reading(ABC):
     """Reads one slice; its methods are those of Beam's readers.
 
+    Attributes:
+        closed: its client is gone, although somebody may still have it.
+
     Args:
         number: of the slice.
         of: number of slices.
@@ -36,6 +39,7 @@ class Reading(ABC):
     def __init__(self, number: int, of: int, stop: str, marks_ms: int) -> None:
         self._number, self._of = number, of
         self._stop, self._marks_ms = stop, marks_ms
+        self.closed = False
         self._ended = False
         self._looked = float("-inf")
         self._told = -DRAIN

@@ -47,6 +47,13 @@ def take(place: Place) -> Reading | None:
         return _standing.pop(place, None)
 
 
+def drop(reading: Reading) -> None:
+    """Let nobody go on with a reading, wherever it stands."""
+    with _lock:
+        for place in [place for place, each in _standing.items() if each is reading]:
+            del _standing[place]
+
+
 class Readable(Hashable, Protocol):
     """What a reader reads: one slice of a source, equal to itself in every process."""
 
@@ -90,6 +97,10 @@ class StandingReader(UnboundedReader):
             if not leave(place, self._reading):
                 self._reading = self._slice.begin(self._coder.decode(place[1]))
                 self._begun = False
+        if self._reading.closed:
+            # Another reader has begun at an older mark, and has what this one would have had.
+            self._reading = self._slice.begin(self._reading.get_checkpoint_mark())
+            self._begun = False
         if self._begun:
             return self._reading.advance()
         self._begun = True
@@ -110,7 +121,7 @@ class StandingReader(UnboundedReader):
     def get_checkpoint_mark(self) -> CheckpointMark:
         """Return where this reader stands: after the batch that was taken last."""
         mark = self._reading.get_checkpoint_mark()
-        if not self._reading.ended:
+        if not self._reading.ended and not self._reading.closed:
             if self._place is not None:
                 leave(self._place, self._reading)
             self._place = (self._slice, self._coder.encode(mark))

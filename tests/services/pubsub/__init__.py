@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,9 +207,12 @@ class PubSubService:
         path = f"projects/{PROJECT}/subscriptions/{subscription}"
         deadline = time.monotonic() + seconds
         while True:
-            answer = client.pull(
-                request={"subscription": path, "max_messages": 1000, "return_immediately": True}
-            )
+            with warnings.catch_warnings():
+                # It is deprecated, for it may miss messages: here they are there.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                answer = client.pull(
+                    request={"subscription": path, "max_messages": 1000, "return_immediately": True}
+                )
             received = list(type(answer).pb(answer).received_messages)
             if received:
                 client.acknowledge(subscription=path, ack_ids=[each.ack_id for each in received])

@@ -6,6 +6,7 @@ import itertools
 import time
 import uuid
 from itertools import chain
+from weakref import WeakValueDictionary
 
 import numpy as np
 from apache_beam.metrics import Metrics
@@ -20,6 +21,7 @@ from transforms.sources.pubsub.marks import PubSubMark
 from transforms.sources.pubsub.pulling import Pulled, Puller
 from transforms.sources.pubsub.slice import PubSubSlice
 from transforms.sources.reading import Reading
+from transforms.sources.standing import drop
 
 BATCH_BYTES = 4 * 1024 * 1024
 """A batch gets no further pull that would make it larger."""
@@ -28,6 +30,22 @@ FIRST_FILL_S = 5.0
 
 _numbers = itertools.count(1)
 """Of the batches of all readings of this process."""
+
+
+_live: WeakValueDictionary[str, PubSubReading] = WeakValueDictionary()
+"""By name, the readings of this process."""
+
+
+def _supersede(mark: PubSubMark) -> None:
+    """Let a reading that has gone beyond a mark end: somebody begins at the mark again.
+
+    Else it would pull, and keep for itself, what is delivered again.
+    """
+    beyond = _live.pop(mark.reading, None)
+    if beyond is not None and not beyond.closed:
+        drop(beyond)
+        beyond.close()
+    given.take_back(mark.reading, mark.number)
 
 
 class PubSubReading(Reading):
@@ -44,7 +62,8 @@ class PubSubReading(Reading):
         self._name = uuid.uuid4().hex
         self._at = self._marked = 0
         if mark is not None:
-            given.take_back(mark.reading, mark.number)
+            _supersede(mark)
+        _live[self._name] = self
         address, now = owned.address, time.time_ns() // 1000
         self._floors = dict(mark.floors) if mark is not None else {}
         self._keepers: dict[str, Keeper] = {}
@@ -75,6 +94,7 @@ class PubSubReading(Reading):
 
     def close(self) -> None:
         """Give back what was pulled and not given away, or given away and in no mark."""
+        self.closed = True
         for puller in self._pullers.values():
             puller.close()
         given.take_back(self._name, self._marked)

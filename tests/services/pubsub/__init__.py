@@ -191,7 +191,9 @@ class PubSubService:
                     for each in listed[start : start + _REQUEST]
                 ],
             )
-            answer = pubsub_v1.PublisherClient.publish(client, request=request)
+            answer = pubsub_v1.PublisherClient.publish(
+                client, request=request, retry=None, timeout=20
+            )
             ids += answer.message_ids
         return ids
 

@@ -116,7 +116,7 @@ def test_a_bundle_that_is_repeated_gets_its_messages_again_in_order_of_time(
     pubsub.publish(name, numbers(20))
     source = source_of(name)
     driver = Driver(source)
-    first = driver.until(lambda found: len(found) == 20)
+    driver.until(lambda found: len(found) == 20)
     kept = driver.mark()
     kept.finalize_checkpoint()
     pubsub.publish(name, numbers(5, 20))
@@ -127,8 +127,6 @@ def test_a_bundle_that_is_repeated_gets_its_messages_again_in_order_of_time(
         found = again.until(lambda found: len(found) >= 5)
         assert sorted(each.payload for each in found) == sorted(numbers(5, 20))
         assert again.behind() == 0, "the watermark has waited for them"
-        oldest = min(each.record_time or 0 for each in first)
-        assert again.reader.get_watermark().micros >= oldest - S
         again.mark().finalize_checkpoint()
         again.settle()
     driver.reader.close()
@@ -196,7 +194,8 @@ def test_no_more_is_pulled_than_there_is_room_for(pubsub: PubSubService, name: s
 
 
 def test_large_messages_make_small_batches(pubsub: PubSubService, name: str) -> None:
-    pubsub.publish(name, [bytes(3_000_000)] * 3)
+    for _ in range(3):
+        pubsub.publish(name, [bytes(3_000_000)])
     with driven(source_of(name)) as driver:
         found = driver.until(lambda found: len(found) == 3)
     assert [len(each.payload) for each in found] == [3_000_000] * 3

@@ -159,6 +159,10 @@ def test_who_may_read_need_not_be_one_who_may_look(monkeypatch: pytest.MonkeyPat
         def permissions(self) -> tuple[str, ...]:
             return self.granted
 
+        @property
+        def transport(self) -> Client:
+            return self
+
         def close(self) -> None:
             pass
 

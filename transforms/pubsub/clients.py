@@ -12,10 +12,14 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+import grpc
+
 from transforms.addresses import BadAddress, BrokerFault
 from transforms.pubsub.address import PubSubAddress, PubSubTarget
 
 T = TypeVar("T")
+
+EMULATOR = "PUBSUB_EMULATOR_HOST"
 
 CONSUME = "pubsub.subscriptions.consume"
 PUBLISH = "pubsub.topics.publish"
@@ -61,7 +65,19 @@ def subscriber() -> Any:
     Raises:
         BrokerFault: there are no credentials.
     """
-    return _make(library().clients.SubscriberClient)
+    found = library()
+    emulator = os.environ.get(EMULATOR, "")
+    if emulator:
+        # The client's own channel to an emulator takes answers of 4 MiB at most: two large
+        # messages would come never.
+        from google.pubsub_v1.services.subscriber.transports import (  # noqa: PLC0415
+            SubscriberGrpcTransport,
+        )
+
+        options = [("grpc.max_receive_message_length", -1)]
+        channel = grpc.insecure_channel(emulator, options)
+        return found.gapic.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+    return _make(found.clients.SubscriberClient)
 
 
 def publisher() -> Any:
@@ -120,7 +136,7 @@ def check(address: PubSubAddress, timeout_s: float = 10.0) -> dict[str, int]:
                 reason = f"{path} is pushed to {found.push_config.push_endpoint}; give one to pull"
                 raise BrokerFault(reason)
     finally:
-        client.close()
+        client.transport.close()
     return {address.source(name): address.readers for name in address.subscriptions}
 
 
@@ -198,7 +214,7 @@ def _permitted(client: Any, path: str, permission: str, error: Exception) -> Non
 def sentence(error: Exception) -> str:
     """Say in one line what is wrong with the service, or with us."""
     errors = library().errors
-    where = os.environ.get("PUBSUB_EMULATOR_HOST", "")
+    where = os.environ.get(EMULATOR, "")
     text = _one_line(error)
     if isinstance(error, errors.PermissionDenied):
         return f"Pub/Sub gives no permission: {text}"

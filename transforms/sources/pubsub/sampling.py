@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 from transforms.formats.base import Message
 from transforms.pubsub import BrokerFault, PubSubAddress, library, subscriber
@@ -31,7 +32,7 @@ def sample(
     except BrokerFault:
         return found
     errors = library().errors
-    with client:
+    with closing(client.transport):
         for name in address.subscriptions:
             path = address.path(name)
             request = {"subscription": path, "max_messages": most}

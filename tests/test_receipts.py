@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ class Told:
     def __init__(self, account: Receipts, *batches: int) -> None:
         self.batches: list[int] = []
         for batch in batches:
-            account.when_delivered(batch, lambda batch=batch: self.batches.append(batch))
+            account.when_delivered(batch, partial(self.batches.append, batch))
 
 
 def test_a_batch_is_delivered_when_every_output_has_all_of_it() -> None:

@@ -148,7 +148,7 @@ terminal with
 
   export PUBSUB_EMULATOR_HOST={service.address}
 
-  messages    {python} -m examples.producer --pubsub local-project/imixs --rate 1000
+  messages    {python} -m examples.publish pubsub://local-project/imixs --create FILE.jsonl ...
   a pipeline  {python} run.py transitions --input pubsub://local-project/imixs \\
                 --output 'pubsub://local-project/out-?create=yes'
 """

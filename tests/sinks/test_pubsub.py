@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import count
+from typing import Any
 
 import apache_beam as beam
 import orjson
@@ -39,7 +40,7 @@ def element(rows: pa.Table, name: str = "late") -> tuple[str, int, int, bytes]:
     return name, 0, 1000, pack(rows.combine_chunks().to_batches()[0])
 
 
-def taken(service: PubSubService, target: PubSubTarget, rows: int) -> list[object]:
+def taken(service: PubSubService, target: PubSubTarget, rows: int) -> list[Any]:
     return service.take(target.topic("late"), rows)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 
 from transforms.addresses import BadAddress, BrokerFault
 from transforms.pubsub.address import PubSubAddress, PubSubTarget

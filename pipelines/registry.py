@@ -151,6 +151,13 @@ TRANSITIONS = Pipeline(
             ),
         ),
         Example(
+            "A stream between Pub/Sub topics, which are made if they are not there",
+            (
+                "transitions --input pubsub://my-project/orders",
+                "    --output 'pubsub://my-project/out-?create=yes'",
+            ),
+        ),
+        Example(
             "A backfill, and the stream that goes on where it ended",
             (
                 "transitions --input 'archive/**' --output out --keep_state",

@@ -23,7 +23,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, engine, flink, flink_options, flink_watch, summary, watch
+from pipelines import beam_log, dataflow, engine, flink, flink_options, flink_watch, summary, watch
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink import FlinkPlan
 from pipelines.job import Job
@@ -63,6 +63,8 @@ def _run(
     workers: Workers,
 ) -> ExitCode:
     begun = time.monotonic()
+    if dataflow.wanted(flags):
+        dataflow.check(settings, flags)
     _check_file_systems(settings)
     choose = partial(
         engine.choose,
@@ -109,7 +111,7 @@ def _run(
             chosen.local,
             scratch,
             plan,
-            sink,
+            sink if chosen.local else sink.elsewhere(),
             pipeline.tables,
             version(),
         )

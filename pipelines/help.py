@@ -16,6 +16,8 @@ SOURCES: tuple[tuple[str, str], ...] = (
     ("files", "paths, folders, globs (** for any depth); gzip, bzip2, xz, zstandard are unpacked"),
     ("gs://, s3://, azfs://", "with pip install 'apache-beam[gcp]', [aws], [azure]"),
     ("hdfs://", "with [hadoop], and --hdfs_host, --hdfs_port, --hdfs_user"),
+    ("kafka://", "topics, as a stream; with pip install 'imixs-data-streaming[kafka]'"),
+    ("pubsub://", "subscriptions, as a stream; with [pubsub]"),
 )
 
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
 import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 
+from pipelines import brokers
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.origins import Origin, origins_of
 from pipelines.output import one_line
 from pipelines.paths import with_top_level
 from pipelines.settings import Settings
-from pipelines.topics import of_broker
 from schemas.events import EVENT_SCHEMA
 from transforms.decode_messages import refuse
 from transforms.formats import registry
@@ -36,10 +35,8 @@ from transforms.formats.base import (
     MessageBatch,
 )
 from transforms.formats.line_blocks import join_decoded
-from transforms.kafka import KafkaAddress, check
 from transforms.mask import Masking, mask_events, mask_failure, masking
 from transforms.sources.files import Unit, open_file, read_unit
-from transforms.sources.kafka import sample
 from transforms.sources.matching import match
 from transforms.topics import TopicPlan, decode_topic, plan_topic
 
@@ -114,11 +111,9 @@ def look(settings: Settings, most: int) -> list[Look]:
         return list(_files(settings, most, hidden))
     found: list[Look] = []
     for address in settings.sources:
-        if not isinstance(address, KafkaAddress):
-            raise RunError(ExitCode.USAGE, f"{address} cannot be inspected; a topic of Kafka can")
-        topics = of_broker(partial(check, address), ExitCode.NO_INPUT)
+        topics = brokers.topics_of(address)
         # Of more messages than are shown: columns are recognised from what a run would see.
-        for topic, messages in sample(address, topics).items():
+        for topic, messages in brokers.sample(address, topics).items():
             found.append(look_at_topic(topic, messages, settings, most, hidden))
         if not topics:
             raise RunError(ExitCode.NO_INPUT, f"no topic matches {address} yet")

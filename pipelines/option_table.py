@@ -41,7 +41,7 @@ OPTIONS: tuple[Option, ...] = (
         "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
         "any Beam file system; several, or separated by commas; may be given again; or topics: "
         "'kafka://host:9092/topic,pattern-*?group=G&start=WHEN&config=FILE', where WHEN is "
-        "earliest, latest or a time",
+        "earliest, latest or a time; or 'pubsub://PROJECT/SUBSCRIPTION,...?idle=10s&lease=60s'",
         many=True,
     ),
     Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),
@@ -94,7 +94,8 @@ OPTIONS: tuple[Option, ...] = (
         _WRITING,
         "FOLDER|URI",
         "where the tables go: a folder, in which those of an earlier run are replaced; of a "
-        "stream also topics, kafka://host:9092/prefix-, and several outputs",
+        "stream also topics, kafka://host:9092/prefix- or 'pubsub://PROJECT/prefix-?create=yes', "
+        "and several outputs",
         many=True,
     ),
     Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),

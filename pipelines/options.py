@@ -9,7 +9,6 @@ imported only when the options have turned out right, so that mistakes answer at
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pipelines import option_values, values
+from pipelines.brokers import broker_of, missing, parse_address, parse_target
 from pipelines.exit_codes import UsageError
 from pipelines.option_table import OPTIONS
 from pipelines.paths import local_path, matches, missing_client, patterns_of
@@ -28,14 +28,13 @@ from pipelines.values import BadValue
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from pipelines.brokers import Address, Target
     from transforms.formats.avro.settings import AvroSettings
     from transforms.formats.mapping.rules import EventMapping
-    from transforms.kafka import KafkaAddress, KafkaTarget
 
 T = TypeVar("T")
 D = TypeVar("D")
 
-KAFKA = "kafka://"
 MAX_SHARDS = 4096
 MAX_WORKERS = 1024
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -225,7 +224,7 @@ class _Reader:
         output, targets = self._outputs(pipeline, output_format, patterns)
         granule = read("granule", option_values.granule, None)
         # An address that is wrong is one of a stream, too.
-        if any(text.startswith(KAFKA) for text in given["input"] or ()):
+        if any(broker_of(text) for text in given["input"] or ()):
             self._check_stream()
         else:
             self._check_backfill(targets)
@@ -326,9 +325,9 @@ class _Reader:
             )
         return AvroSettings(url, user, password, ca, schema)
 
-    def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[KafkaAddress, ...]]:
+    def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[Address, ...]]:
         texts = self.given["input"] or []
-        topics = [text for text in texts if text.startswith(KAFKA)]
+        topics = [text for text in texts if broker_of(text)]
         if topics:
             if len(topics) < len(texts):
                 other = next(text for text in texts if text not in topics)
@@ -336,10 +335,8 @@ class _Reader:
                     f"--input '{other}' is no topic, and the others are; read files first, with "
                     "--keep_state, and then the topics, with --state_from"
                 )
-            from transforms.kafka import KafkaAddress  # noqa: PLC0415 (pyarrow: not for --help)
-
-            group = f"imixs-streams-{pipeline.name}"
-            found = [self._address(lambda t: KafkaAddress.parse(t, group), text) for text in topics]
+            name = pipeline.name
+            found = [self._address(lambda t: parse_address(t, name), text) for text in topics]
             return (), tuple(each for each in found if each is not None)
         patterns = patterns_of(texts)
         if not patterns:
@@ -351,10 +348,11 @@ class _Reader:
         return patterns, ()
 
     def _address(self, parse: Callable[[str], T], text: str) -> T | None:
-        from transforms.kafka import BadAddress  # noqa: PLC0415
+        from transforms.addresses import BadAddress  # noqa: PLC0415 (pyarrow: not for --help)
 
-        if importlib.util.find_spec("confluent_kafka") is None:
-            problem = f"{text} needs a client; pip install 'imixs-data-streaming[kafka]'"
+        broker = broker_of(text)
+        if broker is not None and missing(broker):
+            problem = f"{text} needs a client; pip install 'imixs-data-streaming[{broker.extra}]'"
             self.problems.append(problem)
             return None
         try:
@@ -365,18 +363,16 @@ class _Reader:
 
     def _outputs(
         self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]
-    ) -> tuple[str, tuple[KafkaTarget, ...]]:
+    ) -> tuple[str, tuple[Target, ...]]:
         texts = self.given["output"] or []
-        topics = [text for text in texts if text.startswith(KAFKA)]
+        topics = [text for text in texts if broker_of(text)]
         folders = [text for text in texts if text not in topics]
         if len(folders) > 1:
             self.problems.append(f"--output '{folders[1]}' is a second folder; give one")
-        targets: list[KafkaTarget] = []
+        targets: list[Target] = []
         if topics:
-            from transforms.kafka import KafkaTarget  # noqa: PLC0415
-
-            found = [self._address(KafkaTarget.parse, text) for text in topics]
-            targets = [each for each in found if each is not None]
+            parsed = [self._address(parse_target, text) for text in topics]
+            targets = [each for each in parsed if each is not None]
             if not folders:
                 return "", tuple(targets)
         folder = folders[0] if folders else ""
@@ -392,7 +388,7 @@ class _Reader:
             if self.given[name]:
                 self.problems.append(f"--{name} is not for topics: {reason}; leave it out")
 
-    def _check_backfill(self, targets: tuple[KafkaTarget, ...]) -> None:
+    def _check_backfill(self, targets: tuple[Target, ...]) -> None:
         """Refuse what only a stream can do."""
         for name in ("state_from", "granule", "max_future"):
             if self.given[name]:

@@ -28,6 +28,9 @@ class Stream:
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
         plans: topic -> how it is decoded (`transforms.topics.TopicPlan`).
+        account: names the run's account of what is delivered (`transforms.receipts`); empty where
+            the engine keeps its state.
+        native: the engine reads and writes Pub/Sub by itself.
     """
 
     shards: int
@@ -35,6 +38,8 @@ class Stream:
     stop: str
     splits: int | None
     plans: Mapping[str, Any] = field(default_factory=dict)
+    account: str = ""
+    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,13 @@ TRANSITIONS = Pipeline(
             (
                 "transitions --input 'kafka://localhost:9092/orders,imixs-*?start=earliest'",
                 "    --output kafka://localhost:9092/out-",
+            ),
+        ),
+        Example(
+            "A stream between Pub/Sub topics, which are made if they are not there",
+            (
+                "transitions --input pubsub://my-project/orders",
+                "    --output 'pubsub://my-project/out-?create=yes'",
             ),
         ),
         Example(

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipelines.brokers import Address, Target
     from transforms.formats.avro.settings import AvroSettings
     from transforms.formats.base import Context
     from transforms.formats.mapping.rules import EventMapping
-    from transforms.kafka import KafkaAddress, KafkaTarget
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Settings:
     complete_log: bool = False
     since_us: int | None = None
     until_us: int | None = None
-    sources: tuple[KafkaAddress, ...] = ()
-    targets: tuple[KafkaTarget, ...] = ()
+    sources: tuple[Address, ...] = ()
+    targets: tuple[Target, ...] = ()
     granule_ms: int = 1000
     max_future_ms: int = 86_400_000
     state_from: str = ""

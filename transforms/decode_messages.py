@@ -43,7 +43,14 @@ from transforms.formats.columns import replay_attributes
 from transforms.formats.items import with_types
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
-from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
+from transforms.receipts import account_of
+from transforms.sources.messages import (
+    extent,
+    receipt_of,
+    said_complete,
+    table_of,
+    unpack_messages,
+)
 from transforms.timeline import order_column, order_times
 from transforms.topics import (
     Share,
@@ -137,8 +144,15 @@ class _DecodeBatch(beam.DoFn):
             failures += found if len(shares) == 1 else failures_in_order(some, found)
         counts[BEHIND] += extent(table).behind
         tally(step.scratch, dict(counted(DecodeMessages, counts)))
+        batch = receipt_of(table)
+        account = account_of(step.scratch) if batch else None
+        if account is not None:
+            account.begin(batch)
         if failures:
-            yield beam.pvalue.TaggedOutput(DEAD, self._dead(failures, messages, stamped))
+            dead = self._dead(failures, messages, stamped)
+            if account is not None:
+                account.dead(batch, dead.value[:3])
+            yield beam.pvalue.TaggedOutput(DEAD, dead)
         keys = keys_of_shards(step.shards)
         silent = set(range(step.shards)) if self._is_over(said) else set()
         if parts:
@@ -149,7 +163,12 @@ class _DecodeBatch(beam.DoFn):
             events = events.append_column("order_time", order_column(times))
             for shard, part in self._exchange.split(events, step.key, step.shards):
                 silent.discard(shard)
-                yield TimestampedValue((keys[shard], events_element(part, *said)), stamped)
+                element = events_element(part, *said)
+                if account is not None:
+                    account.part(batch, keys[shard], element)
+                yield TimestampedValue((keys[shard], element), stamped)
+        if account is not None:
+            account.end(batch)
         for shard in silent:
             yield TimestampedValue((keys[shard], mark_element(*said)), stamped)
 

@@ -15,6 +15,7 @@ from tests.formats.avro.records import container, step
 from tests.formats.ocel.logs import orders
 from tests.pipelines.test_foreign_formats import LINES, MAPPING
 from tests.services.kafka import KafkaBroker
+from tests.services.pubsub import PROJECT, PubSubService
 from transforms.formats.base import Message
 
 
@@ -223,3 +224,19 @@ def test_a_topic_is_not_consumed(kafka: KafkaBroker, capsys: pytest.CaptureFixtu
     committed = consumer.committed([TopicPartition("inspected", 0)], timeout=10)
     consumer.close()
     assert committed[0].offset < 0
+
+
+def test_a_subscription_is_not_consumed(
+    pubsub: PubSubService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in pubsub.environment().items():
+        monkeypatch.setenv(name, value)
+    pubsub.create_topic("inspected", ["inspected-sub"])
+    pubsub.publish("inspected", [line.encode() for line in LINES])
+    uri = f"pubsub://{PROJECT}/inspected-sub"
+    (found,) = as_json(capsys, "--input", uri, "--mapping", "m.yaml", "--messages", "4")
+    assert found["format"] == "json_lines"
+    statuses = sorted(each["status"] for each in found["messages"])
+    assert statuses == ["dead", "decoded", "decoded", "skipped"]
+    # They are there still.
+    assert len(pubsub.take("inspected-sub", 4)) == 4

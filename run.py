@@ -2,6 +2,7 @@
 
     python run.py --help
     python run.py transitions --input 'archive/**/*.xml' --output out
+    python run.py inspect --input events.jsonl
     python run.py show out
     python run.py workers --port 50000
 
@@ -62,12 +63,14 @@ def main(argv: Sequence[str]) -> int:
         if name in ("--help", "-h"):
             print(help.overview(_program()))
             return ExitCode.OK
+        if name == "inspect":
+            return _inspect(rest, wants_help)
         if name == "show":
             return _show(rest, wants_help)
         if name == "workers":
             return _workers(rest, wants_help)
         if name not in PIPELINES:
-            commands = [*PIPELINES, "show", "workers"]
+            commands = [*PIPELINES, "inspect", "show", "workers"]
             if name.startswith("-"):
                 text = (
                     f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
@@ -119,6 +122,29 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     else:
         from pipelines.backfill import launch_backfill as launch  # noqa: PLC0415
     return launch(PIPELINES[name], settings, flags, screen)
+
+
+def _inspect(arguments: Sequence[str], wants_help: bool) -> int:
+    from pipelines import beam_log, help, options  # noqa: PLC0415
+    from pipelines.exit_codes import ExitCode  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
+
+    if wants_help:
+        print(help.of_inspect(_program()))
+        return ExitCode.OK
+    settings, most, as_json = options.parse_inspect(arguments)
+    beam_log.configure(verbose=settings.verbose)
+
+    from pipelines.inspect import as_json as to_json  # noqa: PLC0415 (Beam)
+    from pipelines.inspect import look  # noqa: PLC0415
+    from pipelines.inspect_screen import show_looks  # noqa: PLC0415
+
+    found = look(settings, most)
+    if as_json:
+        sys.stdout.write(to_json(found).decode() + "\n")
+    else:
+        show_looks(Screen(settings.quiet, settings.color), found)
+    return ExitCode.OK
 
 
 def _show(arguments: Sequence[str], wants_help: bool) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import flink_report, stream_report
+from bench import flink_report, formats, stream_report
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -79,6 +79,8 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
             need, on = (45_000, "one core") if key.endswith("one") else (90_000, "2 cores")
             text = f"{key}: at least {need:,} events/s on {on}"
             found += _at_least(text, _rate(m, OURS), need, "events/s")
+        elif section == "formats":
+            found += [Target(*judged) for judged in formats.judge(m)]
         elif section == "elementwise":
             for way, need in ((PLAIN, 50), (PATCHED, 15)):
                 text = f"at least {need} x one element an event, {way}"
@@ -217,6 +219,11 @@ _SECTIONS: tuple[
     ("XES", ("xes",), _plain),
     ("Beside a pipeline with one element an event", ("elementwise",), _elements),
     ("Cost by size", ("scale",), _growth),
+    (
+        "Formats of messages, decoded",
+        formats.FORMAT_SECTIONS,
+        _stream(formats.rows, formats.NOTE),
+    ),
     ("A stream, broker to broker", ("stream",), _stream(stream_report.beside)),
     ("A stream: from append to append", ("stream_latency",), _stream(stream_report.latency)),
     ("A stream: open cases", ("stream_state",), _stream(stream_report.state)),

@@ -19,13 +19,23 @@ import pyarrow.parquet as pq
 from bench.agreement import differences
 from bench.data import WORK, business_log
 from bench.flink import FLINK_SECTIONS, FlinkMatch, flink_matches, measure_flink
+from bench.formats import FORMAT_SECTIONS, contestants
 from bench.measure import CommandFailed, Contestant, compete, python, run
 from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
 from examples.simulator.benchmark import write_documents, write_xes
 
 ROOT = Path(__file__).parent.parent
 OURS, DUCKDB, POLARS = "run.py transitions", "DuckDB", "Polars"
-BATCH_SECTIONS = ("jsonl", "parquet", "jsonl_output", "xml", "xes", "elementwise", "scale")
+BATCH_SECTIONS = (
+    "jsonl",
+    "parquet",
+    "jsonl_output",
+    "xml",
+    "xes",
+    "elementwise",
+    "scale",
+    *FORMAT_SECTIONS,
+)
 SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
@@ -99,6 +109,7 @@ class Plan:
             "xes": self._xes,
             "elementwise": self._elementwise,
             "scale": self._scale,
+            "formats": self._formats,
         }
         for name in BATCH_SECTIONS:
             if name in self.only:
@@ -213,6 +224,12 @@ class Plan:
                 runs=1 if events > 5 * MILLION else None,
                 warm_up=events <= MILLION,
             )
+
+    def _formats(self) -> Iterator[Match]:
+        def prepare() -> list[Entry]:
+            return [Entry(program, count) for program, count in contestants(self.quick)]
+
+        yield Match("formats/decode", "messages", "messages as a broker has them", prepare)
 
     def ours(self, log: Path, events: int, *flags: str, cores: int | None = None) -> Contestant:
         """Return the command under test."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 
 import run
-from pipelines import transitions
+from pipelines import stream_io
 
 
 def main() -> int:
     """Run the command line after the first argument."""
-    transitions.MARKED_BATCH = int(sys.argv.pop(1))
+    stream_io.MARKED_BATCH = int(sys.argv.pop(1))
     return run.command()
 
 

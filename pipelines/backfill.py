@@ -23,7 +23,17 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, engine, flink, flink_options, flink_watch, prism, summary, watch
+from pipelines import (
+    beam_log,
+    dataflow,
+    engine,
+    flink,
+    flink_options,
+    flink_watch,
+    prism,
+    summary,
+    watch,
+)
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink import FlinkPlan
 from pipelines.job import Job
@@ -63,6 +73,8 @@ def _run(
     workers: Workers,
 ) -> ExitCode:
     begun = time.monotonic()
+    if dataflow.wanted(flags):
+        dataflow.check(settings, flags)
     _check_file_systems(settings)
     choose = partial(
         engine.choose,
@@ -111,7 +123,7 @@ def _run(
             chosen.local,
             scratch,
             plan,
-            sink,
+            sink if chosen.local else sink.elsewhere(),
             pipeline.tables,
             version(),
         )
@@ -204,12 +216,16 @@ def make_plan(
     if not plan.files:
         missing = "; ".join(_no_match(pattern) for pattern in settings.input)
         raise RunError(ExitCode.NO_INPUT, missing)
-    if settings.columns:
+    unmet = files.unmet_demand(plan, settings.format, settings.context())
+    if unmet is not None:
+        raise RunError(ExitCode.USAGE, unmet)
+    if settings.columns or settings.mapping is not None:
         # Columns given by name that the first file lacks are a slip, not bad data.
         unfit = files.unfit_columns(plan, settings.context())
         if unfit is not None:
             given = ",".join(f"{column}={name}" for column, name in settings.columns)
-            raise RunError(ExitCode.USAGE, f"--columns {given} does not fit {unfit}")
+            option = f"--columns {given}" if given else "--mapping"
+            raise RunError(ExitCode.USAGE, f"{option} does not fit {unfit}")
     return plan
 
 

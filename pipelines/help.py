@@ -16,12 +16,15 @@ SOURCES: tuple[tuple[str, str], ...] = (
     ("files", "paths, folders, globs (** for any depth); gzip, bzip2, xz, zstandard are unpacked"),
     ("gs://, s3://, azfs://", "with pip install 'apache-beam[gcp]', [aws], [azure]"),
     ("hdfs://", "with [hadoop], and --hdfs_host, --hdfs_port, --hdfs_user"),
+    ("kafka://", "topics, as a stream; with pip install 'imixs-data-streaming[kafka]'"),
+    ("pubsub://", "subscriptions, as a stream; with [pubsub]"),
 )
 
 
 def overview(program: str) -> str:
     """Return the help of the program: pipelines, sources, exit codes."""
     pipelines = [(p.name, p.title) for p in PIPELINES.values()]
+    pipelines.append(("inspect", "the first messages of an input, and what becomes of them"))
     pipelines.append(("show", "the first rows of the tables that a run has written"))
     pipelines.append(("workers", "a pool of Python workers, beside a task manager of Flink"))
     return "\n".join(
@@ -78,6 +81,44 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
     )
     lines += ["", "Tables written", *_wrapped(", ".join(pipeline.tables), "  "), "", *_exit_codes()]
     return "\n".join(lines)
+
+
+def of_inspect(program: str) -> str:
+    """Return the help of `inspect`."""
+    reading = [o for o in OPTIONS if o.group == OPTIONS[0].group]
+    reading += [
+        o
+        for o in OPTIONS
+        if o.name in ("timezone", "time_format", "max_future", "mask", "mask_key")
+    ]
+    return "\n".join(
+        [
+            f"usage: {program} inspect --input PATH|URI [--messages N] [--json] [options]",
+            "",
+            *_wrapped(
+                "The first messages of an input: the format they are taken for, where each event "
+                "column comes from, and the events that they become, or the reason why one is a "
+                "dead letter. Nothing is consumed: no offsets are committed. The other options of "
+                "a pipeline may stand, so that a command can be tried as it is."
+            ),
+            "",
+            "Examples",
+            f"  {program} inspect --input orders.jsonl",
+            f"  {program} inspect --input orders.jsonl --mapping orders.yaml --messages 20",
+            f"  {program} inspect --input kafka://localhost:9092/orders --json",
+            f"  {program} inspect --input log.jsonocel --object_type 'Purchase Order'",
+            "",
+            *_pairs(
+                [
+                    ("--messages N", "so many of each topic, or of all files (default: 5)"),
+                    ("--json", "for machines: one object, on standard output"),
+                ]
+            ),
+            "",
+            "How the input is read",
+            *_pairs([_described(option) for option in reading]),
+        ]
+    )
 
 
 def of_show(program: str) -> str:

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines import beam_log, flink, flink_options, flink_watch, picture, stream_engine
+from pipelines import beam_log, brokers, flink, flink_options, flink_watch, picture, stream_engine
+from pipelines import dataflow as on_dataflow
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.flink import FlinkPlan
 from pipelines.flink_ids import LabelledFlinkRunner
@@ -32,18 +32,19 @@ from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
-from pipelines.topics import check_brokers, of_broker, plan_topics
+from pipelines.topics import check_brokers, plan_topics
 from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
-from transforms import progress
-from transforms.decode_messages import DecodeMessages, TopicPlan
+from transforms import progress, receipts
+from transforms.decode_messages import DecodeMessages
 from transforms.fold.granules import WAITING
 from transforms.fold.streaming import FoldStream
 from transforms.sinks.commit import OutputError, Run
+from transforms.sinks.delivery import delivered
 from transforms.sinks.granules import check_tables, write_manifest, written
-from transforms.sinks.kafka import create_topics, delivered
 from transforms.sinks.steps import summarise
+from transforms.topics import TopicPlan
 
 SHARDS = 64
 """Of a stream on a cluster: shards of a worker should be many, or one gets more than others."""
@@ -79,6 +80,8 @@ def launch_stream(
             f"{len(settings.sources)}; give them in one address, or build Prism: make services"
         )
         raise RunError(ExitCode.USAGE, text)
+    if chosen.native:
+        on_dataflow.check(settings, flags)
     topics = check_brokers(pipeline, settings)
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
     on_flink: FlinkPlan | None = None
@@ -87,6 +90,7 @@ def launch_stream(
         on_flink = flink.plan(
             flags, streaming=True, detached=detached, name=pipeline.name, useful=useful
         )
+        _check_finalized(settings, flags)
     plans = plan_topics(screen, settings, topics)
     shards = settings.shards or _shards(chosen)
     if on_flink is not None and on_flink.parallelism > shards:
@@ -107,8 +111,9 @@ def launch_stream(
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)
         for target in settings.targets:
-            for name in of_broker(partial(create_topics, target, _outputs(pipeline))):
-                screen.note(f"created topic {name}")
+            for name in brokers.create_topics(target, _outputs(pipeline)):
+                lost = "; until it has a subscription its rows are kept by nobody"
+                screen.note(f"created topic {name}{lost if brokers.is_pubsub(target) else ''}")
         screen.note(f"engine: {chosen} ({chosen.reason})")
         _warn_of_files(screen, settings, chosen, sink)
         if on_flink is not None:
@@ -118,6 +123,7 @@ def launch_stream(
             with beam_log.quiet_stderr(chosen.local and not settings.verbose):
                 with picture.watching(screen, settings.progress, begun) as panel:
                     _await(job, chosen, run, screen, panel)
+        _settle(settings)
         if detached:
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
@@ -202,6 +208,30 @@ def close(
     return verdict(screen, settings, manifest, checked)
 
 
+def _check_finalized(settings: Settings, flags: PipelineOptions) -> None:
+    """Refuse a job on Flink that would never acknowledge a message."""
+    for address in settings.sources:
+        if brokers.is_pubsub(address) and not _checkpoints(flags):
+            text = (
+                f"--input {address}: on Flink messages are acknowledged with checkpoints, and "
+                "--checkpointing_interval turns them off; give milliseconds, such as 10000"
+            )
+            raise RunError(ExitCode.USAGE, text)
+
+
+def _checkpoints(flags: PipelineOptions) -> bool:
+    interval = flags.get_all_options().get("checkpointing_interval")
+    return interval is not None and int(interval) > 0
+
+
+def _settle(settings: Settings) -> None:
+    """Acknowledge what was delivered at the very end, and give back the rest."""
+    if any(map(brokers.is_pubsub, settings.sources)):
+        from transforms.sources import pubsub  # noqa: PLC0415 (its client may be missing)
+
+        pubsub.end_all()
+
+
 def _outputs(pipeline: Pipeline) -> dict[str, Any]:
     return {name: TABLES[name] for name in pipeline.tables}
 
@@ -217,6 +247,7 @@ def _scratch(engine: StreamEngine) -> Iterator[str]:
         progress.prepare(folder)
         yield folder
     finally:
+        receipts.close_account(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -283,6 +314,7 @@ def _write_manifest(
         "shards": run.stream.shards if run.stream is not None else 0,
         "options": list(settings.arguments),
         "input": {"topics": dict(topics)},
+        "items": settings.types,
         **summarise(counts, settings.items),
         "tables": tables,
     }
@@ -310,6 +342,9 @@ def _context(
     sink: Run | None,
     plans: Mapping[str, TopicPlan],
 ) -> RunContext:
+    if scratch:
+        # Engines of one process keep nothing: what they finalize may not have been delivered.
+        receipts.open_account(scratch, len(settings.targets) + (sink is not None))
     stream = Stream(
         shards=settings.shards or _shards(engine),
         by_marks=engine.by_marks,
@@ -317,6 +352,8 @@ def _context(
         splits=1 if engine.local else None,
         rests=flink_options.is_flink(engine.runner),
         plans=plans,
+        account=scratch,
+        native=engine.native,
     )
     return RunContext(
         run_id=_run_id(settings),
@@ -324,7 +361,7 @@ def _context(
         local=engine.local,
         scratch=scratch,
         plan=None,
-        output=sink,
+        output=sink if sink is None or engine.local else sink.elsewhere(),
         tables=pipeline.tables,
         version=version(),
         stream=stream,

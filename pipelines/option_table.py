@@ -41,7 +41,7 @@ OPTIONS: tuple[Option, ...] = (
         "files, folders or globs (** for any depth; in quotes, or the shell expands them), of "
         "any Beam file system; several, or separated by commas; may be given again; or topics: "
         "'kafka://host:9092/topic,pattern-*?group=G&start=WHEN&config=FILE', where WHEN is "
-        "earliest, latest or a time",
+        "earliest, latest or a time; or 'pubsub://PROJECT/SUBSCRIPTION,...?idle=10s&lease=60s'",
         many=True,
     ),
     Option("format", _READING, "NAME", "auto, or one of {formats}", "auto"),
@@ -49,9 +49,43 @@ OPTIONS: tuple[Option, ...] = (
         "columns",
         _READING,
         "COLUMN=NAME,..",
-        "the input's names (or JSON paths) of event columns, such as case_id=CaseID",
+        "the input's names (or JSON paths) of event columns, such as case_id=CaseID;"
+        " ce:NAME is an attribute of a CloudEvent",
     ),
-    Option("items", _READING, "NAME,..", "business items kept in the column attributes"),
+    Option(
+        "items",
+        _READING,
+        "NAME:TYPE,..",
+        "business items kept in the column attributes; with a type (long, double, boolean, "
+        "timestamp) a value that is none of it is left out and counted",
+    ),
+    Option(
+        "mapping",
+        _READING,
+        "FILE",
+        "YAML or JSON that says where event columns and items are, with constants, value maps and "
+        "what to skip; for what is read by columns: JSON, CSV, Parquet, Avro",
+    ),
+    Option("object_type", _READING, "NAME", "OCEL: objects of this type are the cases"),
+    Option(
+        "schema_registry",
+        _READING,
+        "URL",
+        "where the schemas of Avro messages are, as https://host:8081 (Confluent's interface)",
+    ),
+    Option(
+        "schema_registry_auth",
+        _READING,
+        "KEY",
+        "user:password of the registry, as env:NAME or file:PATH",
+    ),
+    Option(
+        "schema_registry_ca",
+        _READING,
+        "FILE",
+        "certificates (PEM) that the registry's is checked by (default: those of this machine)",
+    ),
+    Option("avro_schema", _READING, "FILE", "schema of Avro messages that name none in a registry"),
     Option("delimiter", _READING, "CHAR", "separator of CSV columns, or tab; found if not given"),
     Option("encoding", _READING, "NAME", "text encoding of CSV and JSON files", "utf-8"),
     Option("max_message_bytes", _READING, "SIZE", "a larger document is a dead letter", "64MiB"),
@@ -60,7 +94,8 @@ OPTIONS: tuple[Option, ...] = (
         _WRITING,
         "FOLDER|URI",
         "where the tables go: a folder, in which those of an earlier run are replaced; of a "
-        "stream also topics, kafka://host:9092/prefix-, and several outputs",
+        "stream also topics, kafka://host:9092/prefix- or 'pubsub://PROJECT/prefix-?create=yes', "
+        "and several outputs",
         many=True,
     ),
     Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),

@@ -7,15 +7,20 @@ wrong with a text.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from pipelines import values
 from pipelines.option_table import MASKABLE
 from pipelines.values import BadValue
 
+if TYPE_CHECKING:
+    from transforms.formats.mapping.rules import EventMapping
+
 FORMAT_ALIASES = {"jsonl": "json_lines", "ndjson": "json_lines", "xml": "imixs_xml"}
 OUTPUT_FORMATS = ("parquet", "jsonl", "csv")
 LEAST_MASK_KEY = 16
 LARGEST_MASK_KEY = 64 * 2**10
+LARGEST_SCHEMA = 2**20
 _UNMAPPED = {"log", "truncated", "source", "source_offset", "attributes"}
 
 
@@ -66,6 +71,86 @@ def columns(text: str) -> tuple[tuple[str, str], ...]:
     return mapped
 
 
+def items(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Read names of business items, some with a declared type."""
+    from transforms.formats.items import UnknownType, split_type  # noqa: PLC0415
+
+    found: dict[str, str | None] = {}
+    for part in values.names(text):
+        try:
+            name, type_ = split_type(part)
+        except UnknownType as error:
+            raise BadValue(str(error)) from None
+        if name in found and found[name] != type_:
+            reason = f"gives '{name}' twice, with different types; give it once"
+            raise BadValue(reason)
+        found[name] = type_
+    return tuple(found.items())
+
+
+def mapping(text: str) -> EventMapping:
+    """Read a mapping file.
+
+    Raises:
+        BadValue: it cannot be read.
+        MappingError: it is wrong; a sentence for each problem, with the file's name.
+    """
+    from transforms.formats.mapping.document import MAX_BYTES, read_mapping  # noqa: PLC0415
+
+    return read_mapping(_file(text, MAX_BYTES + 1), text)
+
+
+def avro_schema(text: str) -> str:
+    """Read a file with an Avro schema."""
+    from transforms.formats.avro.messages import given_schema  # noqa: PLC0415
+    from transforms.formats.avro.schemas import BadSchema  # noqa: PLC0415
+
+    schema = _file(text, LARGEST_SCHEMA).decode(errors="replace")
+    try:
+        given_schema(schema)
+    except BadSchema as error:
+        reason = f"cannot be used: {error}"
+        raise BadValue(reason) from None
+    return schema
+
+
+def schema_registry(text: str) -> str:
+    """Read the address of a schema registry."""
+    from transforms.formats.avro.settings import BadRegistry, registry_url  # noqa: PLC0415
+
+    try:
+        return registry_url(text)
+    except BadRegistry as error:
+        raise BadValue(str(error)) from None
+
+
+def registry_auth(text: str) -> tuple[str, str]:
+    """Read user and password of a schema registry, by the name of their place."""
+    from transforms.formats.avro.settings import BadRegistry, credentials  # noqa: PLC0415
+
+    try:
+        return credentials(_secret(text, "a password").decode(errors="replace"))
+    except BadRegistry as error:
+        raise BadValue(str(error)) from None
+
+
+def registry_ca(text: str) -> str:
+    """Return the path of a file of certificates."""
+    if b"-----BEGIN CERTIFICATE" not in _file(text, LARGEST_SCHEMA):
+        reason = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+        raise BadValue(reason)
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _file(path: str, most: int) -> bytes:
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise BadValue(reason) from None
+
+
 def until(text: str, timezone: str) -> int | None:
     """Read the end of the input, in µs; None for `end`."""
     return None if text == "end" else values.time_us(text, timezone)
@@ -89,22 +174,7 @@ def mask(text: str, items: tuple[str, ...]) -> tuple[str, ...]:
 
 def key(text: str) -> bytes:
     """Read a key for masks, by the name of its place."""
-    kind, _, name = text.partition(":")
-    if kind == "env" and name:
-        key = os.environ.get(name, "").encode()
-        if not key:
-            reason = f"names the environment variable {name}, which is not set"
-            raise BadValue(reason)
-    elif kind == "file" and name:
-        try:
-            with open(os.path.expanduser(name), "rb") as file:
-                key = file.read(LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
-        except OSError as error:
-            reason = f"can't be read: {error.strerror}"
-            raise BadValue(reason) from None
-    else:
-        reason = "is not file:PATH or env:NAME; a key never stands on the command line itself"
-        raise BadValue(reason)
+    key = _secret(text, "a key")
     if len(key) > LARGEST_MASK_KEY:
         reason = f"holds more than {values.size_text(LARGEST_MASK_KEY)}; give the key alone"
         raise BadValue(reason)
@@ -112,6 +182,21 @@ def key(text: str) -> bytes:
         reason = f"holds {len(key)} bytes; a key has at least {LEAST_MASK_KEY}"
         raise BadValue(reason)
     return key
+
+
+def _secret(text: str, what: str) -> bytes:
+    """Read what `env:NAME` or `file:PATH` holds."""
+    kind, _, name = text.partition(":")
+    if kind == "env" and name:
+        secret = os.environ.get(name, "").encode(errors="surrogateescape")
+        if not secret:
+            reason = f"names the environment variable {name}, which is not set"
+            raise BadValue(reason)
+        return secret
+    if kind == "file" and name:
+        return _file(name, LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
+    reason = f"is not file:PATH or env:NAME; {what} never stands on the command line itself"
+    raise BadValue(reason)
 
 
 def progress(text: str) -> bool:

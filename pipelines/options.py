@@ -9,14 +9,15 @@ imported only when the options have turned out right, so that mistakes answer at
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from pipelines import option_values, values
+from pipelines.brokers import broker_of, missing, parse_address, parse_target
 from pipelines.exit_codes import UsageError
 from pipelines.option_table import OPTIONS
 from pipelines.paths import local_path, matches, missing_client, patterns_of
@@ -27,12 +28,13 @@ from pipelines.values import BadValue
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from transforms.kafka import KafkaAddress, KafkaTarget
+    from pipelines.brokers import Address, Target
+    from transforms.formats.avro.settings import AvroSettings
+    from transforms.formats.mapping.rules import EventMapping
 
 T = TypeVar("T")
 D = TypeVar("D")
 
-KAFKA = "kafka://"
 MAX_SHARDS = 4096
 MAX_WORKERS = 1024
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -133,6 +135,38 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     return local_path(given.folder).rstrip("/") or "/", list(tables), rows
 
 
+def parse_inspect(argv: Sequence[str]) -> tuple[Settings, int, bool]:
+    """Read the arguments of `inspect`: those of a pipeline, `--messages` and `--json`.
+
+    A pipeline's command can be given as it is: what has nothing to do with reading is checked, and
+    not used.
+
+    Raises:
+        UsageError: with a sentence for each problem.
+    """
+    pipeline = PIPELINES["transitions"]
+    parser = parser_of(pipeline)
+    parser.add_argument("--messages")
+    parser.add_argument("--json", action="store_true")
+    given, rest = parser.parse_known_args(list(argv))
+    # Nothing is written.
+    given.output, given.explain_plan = None, True
+    reader = _Reader(vars(given))
+    settings = reader.settings(pipeline, time.time_ns() // 1000, ())
+    most = reader.read("messages", lambda text: values.whole(text, 1, 1000), 5)
+    if rest:
+        from pipelines import beam_flags  # noqa: PLC0415 (Beam costs a second)
+
+        own = [*(f"--{option.name}" for option in OPTIONS), "--messages", "--json"]
+        try:
+            beam_flags.parse(rest, own, workers=given.workers is not None)
+        except UsageError as error:
+            reader.problems.extend(error.problems)
+    if reader.problems:
+        raise UsageError(*reader.problems)
+    return settings, most, given.json
+
+
 def parse_workers(argv: Sequence[str]) -> tuple[str, int]:
     """Read the arguments of `workers`: host and port.
 
@@ -175,8 +209,8 @@ class _Reader:
     def settings(self, pipeline: Pipeline, started: int, arguments: tuple[str, ...]) -> Settings:
         given, read = self.given, self.read
         default = Settings(pipeline.name, (), "", started)
-        timezone = read("timezone", values.zone, "UTC")
-        items = read("items", values.names, ())
+        reading = self.reading()
+        timezone, items = reading["timezone"], reading["items"]
         dead = read("max_dead_letters", values.share, (None, None))
         output_format = read("output_format", option_values.output_format, default.output_format)
         since = read("since", lambda text: values.time_us(text, timezone), None)
@@ -190,7 +224,7 @@ class _Reader:
         output, targets = self._outputs(pipeline, output_format, patterns)
         granule = read("granule", option_values.granule, None)
         # An address that is wrong is one of a stream, too.
-        if any(text.startswith(KAFKA) for text in given["input"] or ()):
+        if any(broker_of(text) for text in given["input"] or ()):
             self._check_stream()
         else:
             self._check_backfill(targets)
@@ -205,19 +239,8 @@ class _Reader:
             state_from=local_path(given["state_from"] or "").rstrip("/"),
             keep_state=given["keep_state"],
             started_us=started,
-            format=read("format", option_values.format, "auto"),
             output_format=output_format,
-            columns=read("columns", option_values.columns, ()),
-            items=items,
-            timezone=timezone,
-            time_format=read("time_format", values.time_format, None),
-            delimiter=read("delimiter", values.delimiter, None),
-            encoding=read("encoding", values.encoding, default.encoding),
-            max_message_bytes=read(
-                "max_message_bytes",
-                lambda text: values.size_bytes(text, 1024, LARGEST_MESSAGE),
-                default.max_message_bytes,
-            ),
+            **reading,
             end_states=read("end_states", values.names, ()),
             complete_log=given["complete_log"],
             since_us=since,
@@ -245,9 +268,66 @@ class _Reader:
             arguments=arguments,
         )
 
-    def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[KafkaAddress, ...]]:
+    def reading(self) -> dict[str, Any]:
+        """Return the settings that say how the input is read."""
+        read = self.read
+        typed = read("items", option_values.items, ())
+        mapping = self._mapping()
+        items = [name for name, _ in typed]
+        items += [name for name in mapping.items if name not in items] if mapping else []
+        return {
+            "format": read("format", option_values.format, "auto"),
+            "columns": read("columns", option_values.columns, ()),
+            "items": tuple(items),
+            "item_types": tuple((name, type_) for name, type_ in typed if type_ is not None),
+            "mapping": mapping,
+            "object_type": self.given["object_type"],
+            "avro": self._avro(),
+            "timezone": read("timezone", values.zone, "UTC"),
+            "time_format": read("time_format", values.time_format, None),
+            "delimiter": read("delimiter", values.delimiter, None),
+            "encoding": read("encoding", values.encoding, Settings.encoding),
+            "max_message_bytes": read(
+                "max_message_bytes",
+                lambda text: values.size_bytes(text, 1024, LARGEST_MESSAGE),
+                Settings.max_message_bytes,
+            ),
+        }
+
+    def _mapping(self) -> EventMapping | None:
+        if self.given["mapping"] is None:
+            return None
+        from transforms.formats.mapping.document import MappingError  # noqa: PLC0415
+
+        try:
+            return self.read("mapping", option_values.mapping, None)
+        except MappingError as wrong:
+            self.problems += [f"--mapping {problem}" for problem in wrong.problems]
+            return None
+
+    def _avro(self) -> AvroSettings | None:
+        """Return where schemas of Avro messages come from."""
+        read, given = self.read, self.given
+        url = read("schema_registry", option_values.schema_registry, "")
+        user, password = read("schema_registry_auth", option_values.registry_auth, ("", ""))
+        ca = read("schema_registry_ca", option_values.registry_ca, "")
+        schema = read("avro_schema", option_values.avro_schema, "")
+        for name in ("schema_registry_auth", "schema_registry_ca"):
+            if given[name] is not None and given["schema_registry"] is None:
+                self.problems.append(f"--{name} is for a registry; add --schema_registry URL")
+        if not url and not schema:
+            return None
+        from transforms.formats.avro.settings import AvroSettings  # noqa: PLC0415
+
+        if user and url.startswith("http://") and not _is_local(url):
+            self.problems.append(
+                f"--schema_registry '{url}' would carry a password in clear; use https://"
+            )
+        return AvroSettings(url, user, password, ca, schema)
+
+    def _input(self, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[Address, ...]]:
         texts = self.given["input"] or []
-        topics = [text for text in texts if text.startswith(KAFKA)]
+        topics = [text for text in texts if broker_of(text)]
         if topics:
             if len(topics) < len(texts):
                 other = next(text for text in texts if text not in topics)
@@ -255,10 +335,8 @@ class _Reader:
                     f"--input '{other}' is no topic, and the others are; read files first, with "
                     "--keep_state, and then the topics, with --state_from"
                 )
-            from transforms.kafka import KafkaAddress  # noqa: PLC0415 (pyarrow: not for --help)
-
-            group = f"imixs-streams-{pipeline.name}"
-            found = [self._address(lambda t: KafkaAddress.parse(t, group), text) for text in topics]
+            name = pipeline.name
+            found = [self._address(lambda t: parse_address(t, name), text) for text in topics]
             return (), tuple(each for each in found if each is not None)
         patterns = patterns_of(texts)
         if not patterns:
@@ -270,10 +348,11 @@ class _Reader:
         return patterns, ()
 
     def _address(self, parse: Callable[[str], T], text: str) -> T | None:
-        from transforms.kafka import BadAddress  # noqa: PLC0415
+        from transforms.addresses import BadAddress  # noqa: PLC0415 (pyarrow: not for --help)
 
-        if importlib.util.find_spec("confluent_kafka") is None:
-            problem = f"{text} needs a client; pip install 'imixs-data-streaming[kafka]'"
+        broker = broker_of(text)
+        if broker is not None and missing(broker):
+            problem = f"{text} needs a client; pip install 'imixs-data-streaming[{broker.extra}]'"
             self.problems.append(problem)
             return None
         try:
@@ -284,18 +363,16 @@ class _Reader:
 
     def _outputs(
         self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]
-    ) -> tuple[str, tuple[KafkaTarget, ...]]:
+    ) -> tuple[str, tuple[Target, ...]]:
         texts = self.given["output"] or []
-        topics = [text for text in texts if text.startswith(KAFKA)]
+        topics = [text for text in texts if broker_of(text)]
         folders = [text for text in texts if text not in topics]
         if len(folders) > 1:
             self.problems.append(f"--output '{folders[1]}' is a second folder; give one")
-        targets: list[KafkaTarget] = []
+        targets: list[Target] = []
         if topics:
-            from transforms.kafka import KafkaTarget  # noqa: PLC0415
-
-            found = [self._address(KafkaTarget.parse, text) for text in topics]
-            targets = [each for each in found if each is not None]
+            parsed = [self._address(parse_target, text) for text in topics]
+            targets = [each for each in parsed if each is not None]
             if not folders:
                 return "", tuple(targets)
         folder = folders[0] if folders else ""
@@ -311,7 +388,7 @@ class _Reader:
             if self.given[name]:
                 self.problems.append(f"--{name} is not for topics: {reason}; leave it out")
 
-    def _check_backfill(self, targets: tuple[KafkaTarget, ...]) -> None:
+    def _check_backfill(self, targets: tuple[Target, ...]) -> None:
         """Refuse what only a stream can do."""
         for name in ("state_from", "granule", "max_future"):
             if self.given[name]:
@@ -359,6 +436,10 @@ class _Reader:
         if not self.given["mask"]:
             self.problems.append("--mask_key is given, but nothing to mask; add --mask actor")
         return self.read("mask_key", option_values.key, b"")
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _cores() -> int:

@@ -28,7 +28,10 @@ class Stream:
         stop: a file that ends the readers once it exists; empty if nothing can.
         splits: readers of each address; None: the runner decides.
         rests: the runner tells the time only between bundles, and needs a rest between them.
-        plans: topic -> how it is decoded (`transforms.decode_messages.TopicPlan`).
+        plans: topic -> how it is decoded (`transforms.topics.TopicPlan`).
+        account: names the run's account of what is delivered (`transforms.receipts`); empty where
+            the engine keeps its state.
+        native: the engine reads and writes Pub/Sub by itself.
     """
 
     shards: int
@@ -37,6 +40,8 @@ class Stream:
     splits: int | None
     rests: bool = False
     plans: Mapping[str, Any] = field(default_factory=dict)
+    account: str = ""
+    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,27 @@ TRANSITIONS = Pipeline(
             ),
         ),
         Example(
+            "JSON of one's own by a mapping file; inspect shows first what will become of it",
+            (
+                "transitions --input examples/mapping/orders.jsonl --output out",
+                "    --mapping examples/mapping/orders.yaml",
+            ),
+        ),
+        Example(
+            "An object-centric log, whose orders are the cases",
+            (
+                "transitions --input log.jsonocel --output out",
+                "    --object_type 'Purchase Order' --items po_quantity:long",
+            ),
+        ),
+        Example(
+            "Avro messages, whose schemas are in a registry",
+            (
+                "transitions --input kafka://localhost:9092/orders",
+                "    --output kafka://localhost:9092/out- --schema_registry http://localhost:8081",
+            ),
+        ),
+        Example(
             "The dead letters of an earlier run once more, with the right time zone",
             (
                 "transitions --input 'out/dead_letters/*' --format dead_letters",
@@ -145,6 +171,13 @@ TRANSITIONS = Pipeline(
             (
                 "transitions --input 'kafka://localhost:9092/orders,imixs-*?start=earliest'",
                 "    --output kafka://localhost:9092/out-",
+            ),
+        ),
+        Example(
+            "A stream between Pub/Sub topics, which are made if they are not there",
+            (
+                "transitions --input pubsub://my-project/orders",
+                "    --output 'pubsub://my-project/out-?create=yes'",
             ),
         ),
         Example(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipelines.brokers import Address, Target
+    from transforms.formats.avro.settings import AvroSettings
     from transforms.formats.base import Context
-    from transforms.kafka import KafkaAddress, KafkaTarget
+    from transforms.formats.mapping.rules import EventMapping
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Settings:
         output_format: `parquet`, `jsonl` or `csv`.
         columns: pairs of event column and the input's name for it.
         items: business items kept as `attributes`.
+        item_types: pairs of item and declared type.
+        mapping: what `--mapping` says; None for nothing.
+        object_type: of the objects that are the cases of an object-centric log.
+        avro: where schemas of Avro messages come from; None for nowhere.
         timezone: zone of times that have none.
         time_format: `strptime` format or unit of an epoch; None: ISO 8601 or an epoch.
         delimiter: separator of CSV columns; None: found from the first lines.
@@ -65,6 +71,10 @@ class Settings:
     output_format: str = "parquet"
     columns: tuple[tuple[str, str], ...] = ()
     items: tuple[str, ...] = ()
+    item_types: tuple[tuple[str, str], ...] = ()
+    mapping: EventMapping | None = None
+    object_type: str | None = None
+    avro: AvroSettings | None = None
     timezone: str = "UTC"
     time_format: str | None = None
     delimiter: str | None = None
@@ -74,8 +84,8 @@ class Settings:
     complete_log: bool = False
     since_us: int | None = None
     until_us: int | None = None
-    sources: tuple[KafkaAddress, ...] = ()
-    targets: tuple[KafkaTarget, ...] = ()
+    sources: tuple[Address, ...] = ()
+    targets: tuple[Target, ...] = ()
     granule_ms: int = 1000
     max_future_ms: int = 86_400_000
     state_from: str = ""
@@ -102,7 +112,7 @@ class Settings:
         """Return the settings that decoding depends on."""
         from transforms.formats.base import Context  # noqa: PLC0415 (pyarrow: not for --help)
 
-        return Context(
+        context = Context(
             columns=dict(self.columns),
             items=self.items,
             timezone=self.timezone,
@@ -110,7 +120,21 @@ class Settings:
             delimiter=self.delimiter,
             encoding=self.encoding,
             max_message_bytes=self.max_message_bytes,
+            item_types=dict(self.item_types),
+            object_type=self.object_type,
+            avro=self.avro,
         )
+        if self.mapping is None:
+            return context
+        from transforms.formats.mapping.context import with_mapping  # noqa: PLC0415
+
+        return with_mapping(context, self.mapping)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The type of each item, as the manifest has it: `string` where none is declared."""
+        declared = self.context().item_types if self.items else {}
+        return {item: declared.get(item, "string") for item in self.items}
 
     @property
     def until_ms(self) -> int:

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines import prism
+from pipelines import dataflow, prism
 from pipelines.engine import FN_API_RUNNERS
 
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
@@ -36,12 +36,14 @@ class StreamEngine:
         reason: why it is this one, and what it can't do.
         local: whether it runs here, so that Ctrl-C can drain it.
         by_marks: its timers do not wait for the watermark: see `transforms.fold.granules`.
+        native: it reads and writes Pub/Sub by itself: Dataflow.
     """
 
     runner: str
     reason: str
     local: bool
     by_marks: bool
+    native: bool = False
 
     def __str__(self) -> str:
         return self.runner
@@ -57,7 +59,8 @@ def choose(flags: PipelineOptions, sources: int) -> StreamEngine:
     runner = flags.view_as(StandardOptions).runner or ""
     short = runner.rpartition(".")[2].lower()
     if short and short not in FN_API_RUNNERS and "prism" not in short:
-        return StreamEngine(runner, "--runner", local=False, by_marks=False)
+        native = dataflow.wanted(flags)
+        return StreamEngine(runner, "--runner", local=False, by_marks=False, native=native)
     given = flags.view_as(PrismRunnerOptions).prism_location
     found = given or prism.location()
     if "prism" in short or (found and (not short or short in _ANY) and sources > 1):

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
+from pipelines import brokers
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen
 from pipelines.settings import Settings
-from transforms.decode_messages import TopicPlan, plan_topic
-from transforms.kafka import BadAddress, BrokerFault, check, check_target, matching
-from transforms.sources.kafka import sample
-
-
-def of_broker(ask: Callable[[], Any], code: ExitCode = ExitCode.OUTPUT) -> Any:
-    """Ask a broker.
-
-    Raises:
-        RunError: it does not answer, or not as hoped.
-    """
-    try:
-        return ask()
-    except (BrokerFault, BadAddress) as error:
-        raise RunError(code, str(error)) from None
+from transforms.formats.base import Context
+from transforms.topics import TopicPlan, plan_topic
 
 
 def check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
-    """Return the topics that are read, and their partitions.
+    """Return the topics that are read, and how many can read each at a time.
 
     Raises:
         RunError: a broker does not answer, a topic is missing, or one is read and written.
     """
     topics: dict[str, int] = {}
     for address in settings.sources:
-        topics |= of_broker(partial(check, address), ExitCode.NO_INPUT)
+        topics |= brokers.topics_of(address)
     for target in settings.targets:
-        of_broker(partial(check_target, target))
-        own = [target.topic(name) for name in pipeline.tables]
+        brokers.check_target(target, pipeline.tables)
+        own = {target.topic(name) for name in pipeline.tables}
         for address in settings.sources:
-            both = sorted(set(own) & set(topics))
-            if both and set(address.servers) & set(target.servers):
+            both = brokers.overlap(address, target, set(topics), own)
+            if both:
                 text = f"--output would write to {both[0]}, which --input reads; give a prefix"
                 raise RunError(ExitCode.USAGE, text)
     return topics
@@ -53,8 +39,7 @@ def plan_topics(
     """Find out the format and the columns of the topics by their first messages."""
     plans: dict[str, TopicPlan] = {}
     for address in settings.sources:
-        own = {name: topics[name] for name in matching(topics, address.topics)}
-        for topic, messages in sample(address, own).items():
+        for topic, messages in brokers.sample(address, topics).items():
             plan, warnings = plan_topic(messages, settings.format, settings.context())
             for warning in warnings:
                 screen.warn(f"{topic}: {warning}")
@@ -63,6 +48,13 @@ def plan_topics(
                 screen.note(f"topic {topic}: {what}; its format is seen from what comes")
                 continue
             plans[topic] = plan
-            named = ", ".join(f"{c}={n}" for c, n in plan.context.columns.items() if n)
-            screen.note(f"topic {topic}: {plan.format}{f' ({named})' if named else ''}")
+            found = {plan.format: plan.context, **plan.others}
+            formats = ", ".join(_described(name, each) for name, each in found.items())
+            screen.note(f"topic {topic}: {formats}")
     return plans
+
+
+def _described(name: str, context: Context) -> str:
+    """Name a format, and the columns that were fixed."""
+    columns = ", ".join(f"{column}={n}" for column, n in context.columns.items() if n)
+    return f"{name} ({columns})" if columns else name

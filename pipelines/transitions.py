@@ -7,7 +7,6 @@ python run.py transitions --input events.csv --columns case_id=Order --output ou
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -15,6 +14,7 @@ import apache_beam as beam
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import RunContext, Stream
 from pipelines.settings import Settings
+from pipelines.stream_io import beam_time, reading, writing
 from pipelines.values import time_text
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.counts import COUNTS
@@ -33,35 +33,18 @@ from transforms.fold.handover import (
 from transforms.fold.made import Setting
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import FoldStream
-from transforms.kafka import KafkaAddress
 from transforms.kernels.case_state import Rules
 from transforms.kernels.transitions import TransitionsKernel
 from transforms.mask import Masking, masking
 from transforms.sinks.commit import Run
 from transforms.sinks.granules import WriteGranules
-from transforms.sinks.kafka import WriteKafka
 from transforms.sinks.steps import Commit, WriteBatches
-from transforms.sources.kafka import KafkaSource, ReadKafka
 
 DEAD_PARTS_FROM = 1024**3
 """Bytes of input from which dead letters are written in several parts."""
 
 STATE_VERSION = 1
 """Of `transforms.kernels.case_state.STATE_SCHEMA`."""
-
-CLUSTER_BATCH = 20_000
-"""Most messages of a batch on a cluster: each gives an element to every shard, and an element costs
-the runner the same for any number of rows."""
-
-CLUSTER_LINGER_MS = 50
-"""So long a batch waits there to fill."""
-
-REST_EVERY_S, REST_S = 5.0, 1.25
-"""How often a reader rests on Flink, and for how long: whole seconds count, of what is left when
-Beam's worker has told it."""
-
-MARKED_BATCH = 10_000
-"""Most messages of a batch where a fold goes by marks: a step of it costs the same for any."""
 
 
 def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
@@ -76,7 +59,7 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
 def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: Stream) -> None:
     begins = handover(settings, stream.shards)
     read = [
-        root | f"Read {number}" >> _reading(address, number, settings, stream)
+        root | f"Read {number}" >> reading(address, number, settings, stream)
         for number, address in enumerate(settings.sources)
     ]
     decoded = (
@@ -104,6 +87,7 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
                 granule_ms=settings.granule_ms,
                 by_marks=stream.by_marks,
                 state_version=STATE_VERSION,
+                beam_time=beam_time(settings, stream),
                 made=(Setting("shards", "--shards", stream.shards), *state_settings(settings)),
             ),
             run.run_id,
@@ -115,37 +99,17 @@ def _stream(root: beam.Pipeline, settings: Settings, run: RunContext, stream: St
     # (table, shard, until, packed rows)
     tables = {name: TABLES[name] for name in run.tables}
     # No Flatten: the FnApiRunner does not fuse what is behind one, and holds it back for ever.
+    dead = {DEAD_LETTERS.name: tables[DEAD_LETTERS.name]}
+    rows = {name: table for name, table in tables.items() if name not in dead}
     for number, target in enumerate(settings.targets):
-        write = WriteKafka(target, tables, number=number, scratch=run.scratch)
+        write = writing(target, rows, number, run.scratch, stream)
         folded | f"Write topics {number}" >> write
-        decoded[DEAD] | f"Write dead letters {number}" >> write
+        write_dead = writing(target, dead, number, run.scratch, stream)
+        decoded[DEAD] | f"Write dead letters {number}" >> write_dead
     if run.output is not None:
         files = WriteGranules(run.output, tables, run.scratch)
         folded | "Write files" >> files
         decoded[DEAD] | "Write dead files" >> files
-
-
-def _reading(address: KafkaAddress, number: int, settings: Settings, stream: Stream) -> ReadKafka:
-    """Return the source, which cuts its work as the fold wants it.
-
-    Where rows leave in the midst of a bundle, it is long.
-    """
-    source = KafkaSource(
-        address,
-        settings.disorder_ms,
-        stream.splits,
-        stop=stream.stop,
-        reads=f"input {number}",
-    )
-    if not stream.by_marks:
-        source = replace(source, batch=CLUSTER_BATCH, linger_ms=CLUSTER_LINGER_MS)
-        if stream.rests:
-            source = replace(source, rest_every_s=REST_EVERY_S)
-            return ReadKafka(source, poll_interval_s=REST_S)
-        return ReadKafka(source)
-    linger_ms = max(5, min(50, settings.granule_ms // 4))
-    source = replace(source, batch=MARKED_BATCH, linger_ms=linger_ms, marks_ms=settings.granule_ms)
-    return ReadKafka(source, batches_per_bundle=10_000, seconds_per_bundle=5.0)
 
 
 def _masking(settings: Settings) -> Masking | None:
@@ -275,6 +239,7 @@ def about(settings: Settings, run: RunContext) -> dict[str, Any]:
         "shards": run.plan.shards,
         "options": list(settings.arguments) if not settings.mask else _without_paths(settings),
         "input": {"files": len(run.plan.files), "bytes": run.plan.bytes},
+        "items": settings.types,
     }
 
 

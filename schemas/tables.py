@@ -66,7 +66,11 @@ TRANSITIONS = Output(
             _field(
                 "gap", pa.bool_(), "it came from a state where the case was not last seen", False
             ),
-            _field("attributes", ATTRIBUTES, "business items picked by --items"),
+            _field(
+                "attributes",
+                ATTRIBUTES,
+                "business items of --items, as their declared types write them",
+            ),
         ]
     ),
 )

@@ -17,13 +17,12 @@ from transforms.decode import DEAD
 from transforms.decode_messages import (
     MAX_EVENT,
     DecodeMessages,
-    TopicPlan,
     _DecodeBatch,
-    plan_topic,
 )
 from transforms.fold.spread import keys_of_shards
 from transforms.formats.base import Context, Message
 from transforms.sources.messages import pack_messages
+from transforms.topics import TopicPlan, plan_topic
 
 DAY = 86_400_000_000
 NOW = 1_700_000_000_000_000

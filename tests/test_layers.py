@@ -18,6 +18,7 @@ PURE = (
     "transforms/models",
     "transforms/hashing.py",
     "transforms/timeline.py",
+    "transforms/topics.py",
     "transforms/progress.py",
     "transforms/mask.py",
 )

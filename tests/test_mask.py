@@ -108,6 +108,15 @@ def test_items_are_masked_by_name() -> None:
     ]
 
 
+def test_maps_that_are_all_empty() -> None:
+    table = events(attributes=pa.array([[], None, []], ATTRIBUTES))
+    out = mask_events(table, masked("amount"))
+    assert out["attributes"].to_pylist() == [[], None, []]
+    # As a table that was taken from others has it: without a chunk of values.
+    out = mask_events(table.take(pa.array([0], pa.int64())), masked("amount"))
+    assert out["attributes"].to_pylist() == [[]]
+
+
 def test_the_original_values_are_not_in_the_memory_that_is_written() -> None:
     table = events(actor=["secret-ann", "bob"], attributes=[[("customer", "secret")], None])
     out = mask_events(table, masked("actor", "customer"))

@@ -22,12 +22,14 @@ WARNING = "warning:"
 """Prefix of a count whose name is a sentence for the user."""
 ITEM = "item:"
 """Prefix of a count that says that a business item was found."""
+UNFIT = "unfit:"
+"""Prefix of a count of values that were not of their item's declared type."""
 
 
 def counted(namespace: type, counts: Mapping[str, int]) -> Iterator[Count]:
     """Yield the counts that are not zero, and add them to Beam's counters."""
     for name, number in counts.items():
         if number:
-            if not name.startswith((WARNING, ITEM)):
+            if not name.startswith((WARNING, ITEM, UNFIT)):
                 Metrics.counter(namespace, name).inc(number)
             yield name, number

@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas.dead_letters import DeadLetter, to_rows
 from schemas.events import ATTRIBUTES
 from transforms.arrays import conform
-from transforms.counts import COUNTS, ITEM, WARNING, counted
+from transforms.counts import COUNTS, ITEM, UNFIT, WARNING, counted
 from transforms.exchange import Exchange, take
 from transforms.formats.base import Context, Decoded, Failure
 from transforms.hashing import identify
@@ -168,4 +168,5 @@ def counts_of(decoded: Decoded, masked: bool) -> dict[str, int]:
         "rejected": decoded.rejected,
         "events": decoded.events.num_rows + decoded.rejected,
         **{WARNING + sentence: 1 for sentence in warnings},
+        **{UNFIT + item: count for item, count in decoded.unfit.items()},
     }

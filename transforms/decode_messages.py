@@ -21,7 +21,7 @@ from apache_beam.typehints import Tuple
 from apache_beam.utils.timestamp import Timestamp
 
 from schemas.coders import pack
-from schemas.events import TIME, empty_events
+from schemas.events import TIME
 from transforms.arrays import conform, integers
 from transforms.counts import ITEM, counted
 from transforms.decode import DEAD, counts_of, dead_letters, items_in
@@ -34,61 +34,35 @@ from transforms.formats.base import (
     Context,
     Decoded,
     Failure,
-    Format,
     Message,
     MessageBatch,
-    Recognising,
     Tracing,
     dead_row,
 )
 from transforms.formats.columns import replay_attributes
+from transforms.formats.items import with_types
 from transforms.mask import Masking, mask_events, mask_failure
 from transforms.progress import tally
-from transforms.sources.messages import extent, said_complete, table_of, unpack_messages
+from transforms.receipts import account_of
+from transforms.sources.messages import (
+    extent,
+    receipt_of,
+    said_complete,
+    table_of,
+    unpack_messages,
+)
 from transforms.timeline import order_column, order_times
-
-SAMPLE = 25
-"""Messages of a topic that are looked at to find out its format."""
-
+from transforms.topics import (
+    Share,
+    TopicPlan,
+    decode_topic,
+    failures_in_order,
+    in_order,
+)
 
 MAX_EVENT = 512 * 1024
 """Bytes of text that an event may have: written as JSON, and next to the event before it, it
 still fits into a broker's message. One that did not would stop the stream, again and again."""
-
-
-@dataclass(frozen=True)
-class TopicPlan:
-    """How a topic's messages are decoded.
-
-    Attributes:
-        format: name of their format.
-        context: settings, with the columns as they were recognised.
-    """
-
-    format: str
-    context: Context
-
-
-def plan_topic(
-    messages: Sequence[Message], format_: str, context: Context
-) -> tuple[TopicPlan | None, tuple[str, ...]]:
-    """Find out how a topic's messages are decoded, by its first ones.
-
-    Args:
-        messages: some of them, at best its first ones.
-        format_: name of the format, or `auto`.
-        context: settings.
-
-    Returns:
-        The plan, None if nothing can be said yet; and warnings.
-    """
-    found = _detect(messages) if format_ == "auto" else registry.get(format_)
-    if found is None or not messages:
-        return None, ()
-    warnings: tuple[str, ...] = ()
-    if isinstance(found, Recognising):
-        context, warnings = found.recognise([m.payload for m in messages], context)
-    return TopicPlan(found.name, context), warnings
 
 
 @dataclass(eq=False)
@@ -97,7 +71,7 @@ class DecodeMessages(beam.PTransform):
 
     Attributes:
         context: settings for decoding.
-        format: name of the format, or `auto`.
+        format: name of the format, or `auto`: that of each message.
         plans: topic -> what was found out about it before the stream began.
         key: event column that the fold is sharded by.
         shards: number of shards.
@@ -134,7 +108,6 @@ class DecodeMessages(beam.PTransform):
 class _DecodeBatch(beam.DoFn):
     def __init__(self, step: DecodeMessages) -> None:
         self._step = step
-        self._formats: dict[str, TopicPlan] = {}
         self._exchange = Exchange("")
         # Split -> the last granule that shards were told to be over.
         self._told: dict[int, int] = {}
@@ -149,27 +122,37 @@ class _DecodeBatch(beam.DoFn):
         said = said_complete(table)
         parts: list[pa.Table] = []
         failures: list[Failure] = []
-        for plan, some in self._planned(messages) if len(messages) else ():
-            early: list[Failure] = []
-            if plan is None:
-                decoded = _unknown(some)
-            else:
-                decoded = registry.get(plan.format).decode(some, plan.context)
-                decoded, early = _refuse_future(decoded, some, plan, step.max_future_ms)
-                decoded, large = _refuse_large(decoded, some, plan)
-                early += large
-            failures += early
-            counts.update(counts_of(decoded, step.masking is not None))
-            if step.context.items:
-                counts.update({ITEM + item: 1 for item in items_in(decoded.events)})
-            failures += decoded.failures
-            if decoded.events.num_rows:
-                parts.append(decoded.events)
-            counts.update(rejected=len(early), events=len(early))
+        for topic, some in _by_topic(messages) if len(messages) else ():
+            shares = decode_topic(some, step.plans.get(topic), step.format, step.context)
+            tables: list[pa.Table] = []
+            found: list[Failure] = []
+            for share in shares:
+                decoded, refused = share.decoded, 0
+                if share.plan is not None:
+                    decoded, early = refuse(share, step.max_future_ms)
+                    found += early
+                    refused = len(early)
+                counts.update(counts_of(decoded, step.masking is not None))
+                if step.context.items:
+                    counts.update({ITEM + item: 1 for item in items_in(decoded.events)})
+                found += decoded.failures
+                counts.update(rejected=refused, events=refused)
+                if decoded.events.num_rows:
+                    tables.append(decoded.events)
+            if tables:
+                parts.append(in_order(some, tables))
+            failures += found if len(shares) == 1 else failures_in_order(some, found)
         counts[BEHIND] += extent(table).behind
         tally(step.scratch, dict(counted(DecodeMessages, counts)))
+        batch = receipt_of(table)
+        account = account_of(step.scratch) if batch else None
+        if account is not None:
+            account.begin(batch)
         if failures:
-            yield beam.pvalue.TaggedOutput(DEAD, self._dead(failures, messages, stamped))
+            dead = self._dead(failures, messages, stamped)
+            if account is not None:
+                account.dead(batch, dead.value[:3])
+            yield beam.pvalue.TaggedOutput(DEAD, dead)
         keys = keys_of_shards(step.shards)
         silent = set(range(step.shards)) if self._is_over(said) else set()
         if parts:
@@ -180,7 +163,12 @@ class _DecodeBatch(beam.DoFn):
             events = events.append_column("order_time", order_column(times))
             for shard, part in self._exchange.split(events, step.key, step.shards):
                 silent.discard(shard)
-                yield TimestampedValue((keys[shard], events_element(part, *said)), stamped)
+                element = events_element(part, *said)
+                if account is not None:
+                    account.part(batch, keys[shard], element)
+                yield TimestampedValue((keys[shard], element), stamped)
+        if account is not None:
+            account.end(batch)
         for shard in silent:
             yield TimestampedValue((keys[shard], mark_element(*said)), stamped)
 
@@ -193,31 +181,6 @@ class _DecodeBatch(beam.DoFn):
         over = granule > self._told.get(split, granule - 1)
         self._told[split] = granule
         return over
-
-    def _planned(self, messages: MessageBatch) -> Iterator[tuple[TopicPlan | None, MessageBatch]]:
-        """Sort messages by how their topic is decoded; None for topics of no known format."""
-        sources = messages.sources.dictionary.to_pylist()
-        topics = [source.rpartition("/")[0] for source in sources]
-        codes = messages.sources.indices.to_numpy()
-        for topic in dict.fromkeys(topics):
-            of_topic = np.array([each == topic for each in topics])[codes]
-            if of_topic.all():
-                yield self._plan(topic, messages), messages
-            elif of_topic.any():
-                some = messages.pick(np.flatnonzero(of_topic).tolist())
-                yield self._plan(topic, some), some
-
-    def _plan(self, topic: str, messages: MessageBatch) -> TopicPlan | None:
-        """Return how a topic is decoded; one that was empty before is looked at now."""
-        step = self._step
-        if topic in step.plans:
-            return step.plans[topic]
-        if topic not in self._formats:
-            found = registry.get(step.format) if step.format != "auto" else _detect(messages)
-            if found is None:
-                return None
-            self._formats[topic] = TopicPlan(found.name, step.context)
-        return self._formats[topic]
 
     def _dead(
         self, failures: Sequence[Failure], messages: MessageBatch, stamped: Timestamp
@@ -233,42 +196,35 @@ class _DecodeBatch(beam.DoFn):
         return TimestampedValue((DEAD, place, stamped.micros // 1000, batch), stamped)
 
 
-def _detect(messages: Sequence[Message]) -> Format | None:
-    """Return the format that most of the first messages are of; None if they are of none."""
-    votes: Counter[str] = Counter()
-    for message in messages[:SAMPLE]:
-        if message.payload.strip():
-            # A single line of text is taken for CSV by nobody who writes to a broker.
-            found = registry.detect(message.payload[: registry.HEAD_BYTES], message.source)
-            if found is not None and found.name != "csv":
-                votes[found.name] += 1
-    return registry.get(votes.most_common(1)[0][0]) if votes else None
+def _by_topic(messages: MessageBatch) -> Iterator[tuple[str, MessageBatch]]:
+    """Sort messages by their topic."""
+    sources = messages.sources.dictionary.to_pylist()
+    topics = [source.rpartition("/")[0] for source in sources]
+    codes = messages.sources.indices.to_numpy()
+    for topic in dict.fromkeys(topics):
+        of_topic = np.array([each == topic for each in topics])[codes]
+        if of_topic.all():
+            yield topic, messages
+        elif of_topic.any():
+            yield topic, messages.pick(np.flatnonzero(of_topic).tolist())
 
 
-def _unknown(messages: Sequence[Message]) -> Decoded:
-    """Refuse the messages of a topic that no format claims."""
-    live = [m for m in messages if m.payload.strip()]
-    failures = [
-        Failure(
-            m.payload,
-            m.place,
-            "UnknownFormat",
-            "no format claims the messages of this topic; name theirs with --format",
-            dict(m.attributes),
-        )
-        for m in live
-    ]
-    return Decoded(empty_events(), failures, skipped=len(messages) - len(live), dead=len(failures))
+def refuse(share: Share, max_future_ms: int) -> tuple[Decoded, list[Failure]]:
+    """Give items their types, and take out the events that are too early, or too large."""
+    if share.plan is not None:
+        share = replace(share, decoded=with_types(share.decoded, share.plan.context))
+    decoded, early = _refuse_future(share, max_future_ms)
+    decoded, large = _refuse_large(replace(share, decoded=decoded))
+    return decoded, early + large
 
 
-def _refuse_future(
-    decoded: Decoded, messages: Sequence[Message], plan: TopicPlan, max_future_ms: int
-) -> tuple[Decoded, list[Failure]]:
+def _refuse_future(share: Share, max_future_ms: int) -> tuple[Decoded, list[Failure]]:
     """Take out the events that are too far ahead of their record times: a wrong clock.
 
     One such event would hold its case's later ones for late, and wait in memory for days. Its
     dead letter holds the whole message: a replay finds the others of its events to be duplicates.
     """
+    decoded = share.decoded
     events = decoded.events
     recorded = conform(events["record_time"], TIME)
     if not events.num_rows or recorded.null_count == len(recorded):
@@ -285,13 +241,12 @@ def _refuse_future(
         " --max_future ahead of the record's time"
         for row in np.flatnonzero(ahead).tolist()
     }
-    return _refuse(decoded, "FutureEvent", reasons, messages, plan)
+    return _refuse(share, "FutureEvent", reasons)
 
 
-def _refuse_large(
-    decoded: Decoded, messages: Sequence[Message], plan: TopicPlan
-) -> tuple[Decoded, list[Failure]]:
+def _refuse_large(share: Share) -> tuple[Decoded, list[Failure]]:
     """Take out the events whose texts are longer than `MAX_EVENT` together."""
+    decoded = share.decoded
     events = decoded.events
     longest = sum(max(map(_longest, column.chunks), default=0) for column in events.columns)
     if longest <= MAX_EVENT:
@@ -303,7 +258,7 @@ def _refuse_large(
         row: f"an event of {int(sizes[row]):,} bytes exceeds the maximum of {MAX_EVENT:,} bytes"
         for row in np.flatnonzero(sizes > MAX_EVENT).tolist()
     }
-    return _refuse(decoded, "TooLarge", reasons, messages, plan) if reasons else (decoded, [])
+    return _refuse(share, "TooLarge", reasons) if reasons else (decoded, [])
 
 
 def _longest(column: pa.Array) -> int:
@@ -330,20 +285,15 @@ def _text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
     return sizes
 
 
-def _refuse(
-    decoded: Decoded,
-    error: str,
-    reasons: Mapping[int, str],
-    messages: Sequence[Message],
-    plan: TopicPlan,
-) -> tuple[Decoded, list[Failure]]:
+def _refuse(share: Share, error: str, reasons: Mapping[int, str]) -> tuple[Decoded, list[Failure]]:
     """Take out events, by row, that were decoded but are not to be folded."""
+    decoded = share.decoded
     rows = np.array(list(reasons), np.int64)
     refused = decoded.events.take(pa.array(rows))
     places = list(
         zip(refused["source"].to_pylist(), refused["source_offset"].to_pylist(), strict=True)
     )
-    originals = _originals(messages, set(places), plan)
+    originals = _originals(share, set(places))
     failures = []
     for place, text in zip(places, reasons.values(), strict=True):
         message = originals.get(place) or Message(b"", *place)
@@ -355,10 +305,11 @@ def _refuse(
     return replace(decoded, events=decoded.events.filter(pa.array(kept))), failures
 
 
-def _originals(
-    messages: Sequence[Message], wanted: set[tuple[str, int]], plan: TopicPlan
-) -> dict[tuple[str, int], Message]:
+def _originals(share: Share, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Message]:
     """Return messages by source and offset of their events, as dead letters hold them."""
+    plan, messages = share.plan, share.messages
+    if plan is None:
+        return {}
     format_ = registry.get(plan.format)
     if not isinstance(format_, Tracing):
         attributes = replay_attributes(plan.format, plan.context)

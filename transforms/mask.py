@@ -182,7 +182,8 @@ def mask_failure(failure: Failure, masking: Masking) -> Failure:
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks)
+    # Maps that are all empty have no chunk of values.
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _mask_ids(

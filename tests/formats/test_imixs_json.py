@@ -33,7 +33,8 @@ from transforms.formats.base import (
     Decoded,
 )
 from transforms.formats.imixs_input import BATCH_DOCUMENTS
-from transforms.formats.imixs_json import FORMAT, InvalidJsonError, parse_json, without_files
+from transforms.formats.imixs_json import FORMAT, without_files
+from transforms.formats.json_strict import InvalidJsonError, parse_json
 
 LINE = log_line(0, 1000, 10, 1100, "ann")
 GOOD = snapshot(_eventlog=LINE)

@@ -106,6 +106,13 @@ scalars = st.one_of(
     st.booleans(),
     st.none(),
 )
+whole = st.integers(-(10**19), 10**19)
+lists = st.one_of(
+    st.lists(whole, max_size=2),
+    st.lists(st.lists(whole, max_size=2), max_size=2),
+    st.lists(st.lists(st.lists(whole, max_size=1), max_size=1), max_size=1),
+    st.sampled_from([[1], [[-1, 0], 5], [0.5], ["s"], [None], [-0.0]]),
+)
 
 
 @st.composite
@@ -119,7 +126,7 @@ def blocks(draw: st.DrawFn) -> bytes:
             for key in keys:
                 same = draw(st.booleans())
                 value = kinds[key] if same else draw(scalars)
-                row[key] = {"q": value, "r": [1]} if key == "p" else value
+                row[key] = {"q": value, "r": draw(lists)} if key == "p" else value
             spaced = draw(st.booleans())
             line = json.dumps(
                 row, ensure_ascii=draw(st.booleans()), separators=None if spaced else (",", ":")
@@ -140,10 +147,23 @@ def test_fast_readers_agree_with_the_strict_one(data: bytes, uniform: bool) -> N
     assert found.blank == expected.blank
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("[]", True), ("[0,-7]", True), ("[[1,2],[],3]", True), ("[01]", False), ("[1,]", False),
+     ("[[1]", False), ("[[[1]]]", False), ("[-]", False), ("[1 ,2]", False)],
+)  # fmt: skip
+def test_lists_of_whole_numbers_in_a_layout(given: str, read: bool) -> None:
+    good = [b'{"a": "x", "n": 1, "w": [%d,[2]], "z": "y"}' % i for i in range(100)]
+    data = b"\n".join([*good, good[0].replace(b"[0,[2]]", given.encode())])
+    assert (100 in uniformly(data)) is read
+    assert list(range(100)) == uniformly(data)[:100]
+    assert texts(fast(data)) == texts(strict(data))
+
+
 def test_numbers_read_as_doubles_keep_their_text() -> None:
-    rows = [{"a": "x", "n": i / 4, "w": [i]} for i in range(300)]
+    rows = [{"a": "x", "n": i / 4, "w": [i, 0.5]} for i in range(300)]
     data = b"\n".join(json.dumps(row).encode() for row in rows)
-    assert uniformly(data) == []  # a number in an array has no template
+    assert uniformly(data) == []  # a fraction in an array has no template
     found = fast(data)
     assert found.arrays["n"].type == pa.string()
     assert texts(found) == texts(strict(data))

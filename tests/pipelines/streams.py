@@ -357,15 +357,34 @@ def differences(
         folder: where the tables may be written.
         late: transitions that came too late count too.
     """
-    tables = {name: once(rows(broker, prefix + name)) for name in ("transitions", "retracted")}
+    names = ("transitions", "retracted", "cases", *(["late"] if late else []))
+    return differences_of(
+        {name: rows(broker, prefix + name) for name in names}, truth, folder, late
+    )
+
+
+def differences_of(
+    written: Mapping[str, list[Row]], truth: Truth, folder: Path, late: bool = False
+) -> list[str]:
+    """Say in what tables differ from the truth.
+
+    Args:
+        written: table -> rows, in the order of each case, some perhaps twice.
+        truth: what they should hold.
+        folder: where the tables may be written.
+        late: transitions that came too late count too.
+    """
+    tables = {name: once(written[name]) for name in ("transitions", "retracted")}
     newest: dict[str, Row] = {}
-    # A case has one partition, so its rows are in order.
-    for row in rows(broker, f"{prefix}cases"):
-        newest[row["case_id"]] = row
+    # A case has one partition, so its rows are in order; else the newest counts.
+    for row in written["cases"]:
+        known = newest.get(row["case_id"])
+        if known is None or known["updated_at"] <= row["updated_at"]:
+            newest[row["case_id"]] = row
     tables["cases"] = list(newest.values())
     if late:
         tables["transitions"] += [
-            {**row, "to_state": row["state"]} for row in once(rows(broker, f"{prefix}late"))
+            {**row, "to_state": row["state"]} for row in once(written["late"])
         ]
     for name, listed in tables.items():
         (folder / name).mkdir(parents=True)

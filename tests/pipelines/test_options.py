@@ -106,6 +106,9 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_has_a_setting() -> None:
     known = set(Settings.__dataclass_fields__)
     renamed = {"since": "since_us", "until": "until_us", "disorder": "disorder_ms"}
+    renamed |= dict.fromkeys(
+        ("schema_registry", "schema_registry_auth", "schema_registry_ca", "avro_schema"), "avro"
+    )
     lengths = ("case_retention", "idle_retention", "granule", "max_future", "start_patience")
     renamed |= {name: f"{name}_ms" for name in lengths}
     assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []

@@ -1,4 +1,4 @@
-"""Fetch and build the services, and run a Kafka broker and a Flink cluster until Ctrl-C.
+"""Fetch and build the services; run a Kafka broker, Pub/Sub and a Flink cluster until Ctrl-C.
 
 python -m tests.services --port 9092
 """
@@ -18,12 +18,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipelines.prism import built
-from tests.services import flink, kafka, prism
+from tests.services import flink, kafka, prism, pubsub
 from tests.services.provision import Missing
 
-_DESCRIPTION = """Fetch and build the services once (Kafka and Flink with Maven, Prism with Go),
-then run a Kafka broker and a Flink cluster of several processes for trying things out, with data
-that is gone afterwards, until Ctrl-C."""
+_DESCRIPTION = """Fetch and build the services once (Kafka and Flink with Maven, Prism and Pub/Sub
+with Go), then run a Kafka broker, a Pub/Sub double and a Flink cluster of several processes for
+trying things out, with data that is gone afterwards, until Ctrl-C."""
 
 FLINK_PORTS = (8081, 8099, 50_000)
 """Of Flink's page, Beam's job server and the pool of workers."""
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for its settings, data and log; only the log and settings stay (default: temporary)",
     )
     add("--heap", default="512m", help="its largest heap (default: 512m)")
+    add("--pubsub-port", type=int, default=0, help="of the Pub/Sub double (default: a free one)")
     add("--no-flink", action="store_true", help="only the broker")
     add("--provision", action="store_true", help="only fetch and build; start nothing")
     options = parser.parse_args(argv)
@@ -81,6 +82,8 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
     if options.provision:
         print("== Prism: building it with Go, once (some minutes)", flush=True)
         print(f"   {prism.provision()}", flush=True)
+        print("== Pub/Sub: building its double with Go, once", flush=True)
+        print(f"   {pubsub.provision()}", flush=True)
         return 0
     print(f"== starting ({time.monotonic() - began:.0f} s so far)", flush=True)
     broker = kafka.KafkaBroker(options.folder, port=options.port, heap=options.heap)
@@ -88,8 +91,9 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
     cluster: AbstractContextManager[object] = nullcontext()
     if not options.no_flink:
         cluster = flink.FlinkCluster(port=page, job_port=jobs, worker_port=workers)
-    with broker, cluster:
-        print(_help(broker, not options.no_flink), flush=True)
+    service = _pubsub(options.pubsub_port)
+    with broker, cluster, service or nullcontext():
+        print(_help(broker, not options.no_flink, service), flush=True)
         # They are of use meanwhile.
         threading.Thread(target=_build_prism, daemon=True).start()
         try:
@@ -103,6 +107,17 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
     return 1
 
 
+def _pubsub(port: int) -> pubsub.PubSubService | None:
+    """Return a Pub/Sub service to run besides; None where it can't be built."""
+    print("== Pub/Sub: building its double with Go, once", flush=True)
+    try:
+        print(f"   {pubsub.provision()}", flush=True)
+    except Missing as missing:
+        print(f"   goes on without: {missing.why}", flush=True)
+        return None
+    return pubsub.PubSubService(port=port)
+
+
 def _build_prism() -> None:
     if built().exists():
         return
@@ -113,7 +128,7 @@ def _build_prism() -> None:
         print(f"   goes on without: {missing.why}", flush=True)
 
 
-def _help(broker: kafka.KafkaBroker, on_flink: bool) -> str:
+def _help(broker: kafka.KafkaBroker, on_flink: bool, service: pubsub.PubSubService | None) -> str:
     python = os.path.relpath(sys.executable)
     if python.startswith(".."):
         python = "python3" if shutil.which("python3") == sys.executable else sys.executable
@@ -124,6 +139,18 @@ http://127.0.0.1:{FLINK_PORTS[0]}. The same pipeline on it, with these options b
   --runner FlinkRunner --flink_master 127.0.0.1:{FLINK_PORTS[0]} \\
     --job_endpoint 127.0.0.1:{FLINK_PORTS[1]} \\
     --environment_type EXTERNAL --environment_config 127.0.0.1:{FLINK_PORTS[2]}
+"""
+    other = ""
+    if service is not None:
+        other = f"""
+A Pub/Sub service runs at {service.address}: the double of Google's Go client, in memory. In a
+terminal with
+
+  export PUBSUB_EMULATOR_HOST={service.address}
+
+  messages    {python} -m examples.publish pubsub://local-project/imixs --create FILE.jsonl ...
+  a pipeline  {python} run.py transitions --input pubsub://local-project/imixs \\
+                --output 'pubsub://local-project/out-?create=yes'
 """
     return f"""
 A Kafka broker runs at {broker.address} (process {broker.pid}; its log: {broker.log}).
@@ -137,7 +164,7 @@ With Ctrl-C here it stops, and its data is gone. In other terminals:
 With credentials: {broker.sasl_address}, security.protocol=SASL_PLAINTEXT, sasl.mechanism=PLAIN,
   sasl.username={kafka.SASL_USER}, sasl.password={kafka.SASL_PASSWORD}
 With TLS: {broker.ssl_address}, security.protocol=SSL, ssl.ca.location={broker.ssl_ca}
-{cluster if on_flink else ""}"""
+{other}{cluster if on_flink else ""}"""
 
 
 def _taken(port: int) -> bool:

@@ -15,6 +15,7 @@ from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
 from tests.services.prism import provision
 from tests.services.provision import Missing, missing_part
+from tests.services.pubsub import PubSubService
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,30 @@ def _broker(folders: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubService]:
+    """A Pub/Sub service that is shared by the tests of a worker: do not stop it."""
+    yield from _service(tmp_path_factory)
+
+
+@pytest.fixture
+def own_pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubService]:
+    """A Pub/Sub service of the test's own, to kill and start again."""
+    yield from _service(tmp_path_factory)
+
+
+def _service(folders: pytest.TempPathFactory) -> Iterator[PubSubService]:
+    service = PubSubService(folders.mktemp("pubsub"))
+    try:
+        service.start()
+    except Missing as missing:
+        missing_part(missing.name, missing.why)
+    try:
+        yield service
+    finally:
+        service.close()
 
 
 on_flink = pytest.mark.xdist_group("flink")

@@ -46,7 +46,7 @@ from transforms.fold.made import Setting, StateMisfit, differences, text_of
 from transforms.fold.shard import Copies, Copy, Mark, Stand, Store, Waiting
 from transforms.kernels.base import Kernel
 from transforms.sources.messages import DRAIN
-from transforms.timeline import ORDERED_SCHEMA, arrange, order_column, order_times
+from transforms.timeline import ORDERED_SCHEMA, BeamTime, arrange, order_column, order_times
 
 REWRITE_FROM = 4096
 """A bag is not rewritten for fewer dead rows than this."""
@@ -93,6 +93,7 @@ class GranuleFold:
         state_version: of the kernel's state schema.
         made: the settings that the state depends on; a state made with others is refused.
         upgrades: version -> what turns rows of that version into those of the next.
+        beam_time: how a runner's event time differs from order time.
         clock: seconds since the epoch; how far a backlog is behind decides how it is cut, and
             nothing else.
     """
@@ -105,6 +106,7 @@ class GranuleFold:
     state_version: int = 1
     made: tuple[Setting, ...] = ()
     upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
+    beam_time: BeamTime = BeamTime()
     clock: Callable[[], float] = time.time
 
     def receive(
@@ -132,6 +134,8 @@ class GranuleFold:
                 waiting, behind = self._wait(store, mark, copy, element)
                 counts.update({WAITING: waiting, BEHIND: behind})
             else:
+                assert mark.handed is not None
+                copy.newest = mark.handed * 1000 - 1
                 mark.note(said(element))
         elif kind == MARK:
             mark.note(said(element))
@@ -172,14 +176,14 @@ class GranuleFold:
             store: the shard's.
             copies: this process's.
             key: names the shard in `copies`.
-            fired_ms: what the timer was set for, as the runner tells it; a firing for a time
-                that is not due yet only sets the timer again.
+            fired_ms: what the timer was set for, in event time, as the runner tells it; a firing
+                for a time that is not due yet only sets the timer again.
         """
         mark, copy = self._open(store, copies, key)
         # Known from the state, never from the time that was fired: runners cut that.
         due = mark.due
         fired = None
-        if due is not None and (fired_ms is None or fired_ms >= due - 1):
+        if due is not None and (fired_ms is None or fired_ms >= self.beam_time.of_order(due - 1)):
             fired = self._fold(store, mark, copy, due)
         self._close(store, copies, key, mark, copy)
         return fired
@@ -269,6 +273,7 @@ class GranuleFold:
         mark.note(said(element))
         waiting, behind = self._read_events(element, mark.fired)
         copy.waiting.append(waiting)
+        copy.newest = waiting.last
         mark.pending += waiting.table.num_rows
         if behind:
             # Stamped anew: what is read from the bag later must have the same times.
@@ -383,14 +388,14 @@ class GranuleFold:
         mark.due = None if self.by_marks else self._due(mark, copy)
         if mark.due is not None:
             # With every element, in case the runner has lost the timer (over a savepoint).
-            store.set_timer(mark.due - 1)
+            store.set_timer(self.beam_time.of_order(mark.due - 1))
         mark.token = copy.token = os.urandom(8).hex()
         store.write_mark(mark.to_bytes())
         copies.put(key, copy)
         first = min((w.first for w in copy.waiting), default=0)
         last = max((w.last for w in copy.waiting), default=-1)
         granules = (last - first) // (1000 * self.granule_ms) + 1
-        copies.note(key, Stand(mark.fired, copy.rows(), granules, copy.state.live))
+        copies.note(key, Stand(mark.fired, copy.rows(), granules, copy.state.live, copy.newest))
 
     def _keep_state(
         self,

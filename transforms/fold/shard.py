@@ -133,6 +133,8 @@ class Copy:
     state: KeyedRows
     waiting: list[Waiting] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
+    newest: int = -(2**62)
+    """Last order time in µs of the events that came last."""
 
     def earliest(self) -> int | None:
         """Return the earliest order time in ms that waits."""
@@ -169,12 +171,14 @@ class Stand:
         waiting: events that wait.
         granules: granules from the first that waits to the last.
         live: state rows.
+        newest: last order time in µs of the events that it was given last.
     """
 
     fired: int | None
     waiting: int
     granules: int
     live: int
+    newest: int = -(2**62)
 
 
 class Copies:
@@ -189,6 +193,11 @@ class Copies:
         """Note where a shard stands."""
         with self._lock:
             self._stands[key] = stand
+
+    def stand(self, key: object) -> Stand:
+        """Return where a shard stands."""
+        with self._lock:
+            return self._stands[key]
 
     def stands(self) -> list[Stand]:
         """Return where the shards stand."""

@@ -30,6 +30,7 @@ from transforms.fold.granules import Fired, GranuleFold
 from transforms.fold.shard import Bag, Copies
 from transforms.fold.spread import keys_of_shards, shards_of_keys
 from transforms.progress import tally
+from transforms.receipts import account_of
 
 Rows = tuple[str, int, int, bytes]
 """Rows of a firing: table, shard, order time in ms that they are complete to, packed rows."""
@@ -164,6 +165,10 @@ class _Host(beam.DoFn):
         if step.initial is not None and store.read_mark() is None:
             step.fold.receive(store, _COPIES, self._key(shard), step.initial(shard))
         counts, found = step.fold.receive(store, _COPIES, self._key(shard), content)
+        account = account_of(step.scratch)
+        if account is not None:
+            newest = _COPIES.stand(self._key(shard)).newest
+            account.received(shard, key, content, newest)
         tally(step.scratch, dict(counted(FoldStream, counts)))
         yield from self._give(shard, found)
 
@@ -188,11 +193,15 @@ class _Host(beam.DoFn):
         if fired is None:
             return
         tally(self._step.scratch, dict(counted(FoldStream, fired.counts)))
-        at = Timestamp(micros=(fired.until_ms - 1) * 1000)
-        for name, rows in fired.outputs.items():
-            if rows.num_rows:
-                batch = rows.combine_chunks().to_batches()[0]
-                yield TimestampedValue((name, shard, fired.until_ms, pack(batch)), at)
+        at = Timestamp(micros=self._step.fold.beam_time.of_order(fired.until_ms - 1) * 1000)
+        outputs = {name: rows for name, rows in fired.outputs.items() if rows.num_rows}
+        account = account_of(self._step.scratch)
+        if account is not None:
+            elements = [(name, shard, fired.until_ms) for name in outputs]
+            account.fired(shard, fired.until_ms * 1000, elements)
+        for name, rows in outputs.items():
+            batch = rows.combine_chunks().to_batches()[0]
+            yield TimestampedValue((name, shard, fired.until_ms, pack(batch)), at)
 
     def _shard(self, key: int) -> int:
         return shards_of_keys(self._step.shards)[key] if self._step.shards else key

@@ -11,13 +11,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import BinaryIO, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, overload, runtime_checkable
 
 import pyarrow as pa
 
 from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
 from transforms.arrays import texts_of
+
+if TYPE_CHECKING:
+    from transforms.formats.avro.settings import AvroSettings
+    from transforms.formats.columns import ColumnMap
+    from transforms.formats.mapping.rules import EventMapping
 
 BATCH_BYTES = 16 * 1024 * 1024
 """About how much raw input becomes one `Decoded`."""
@@ -37,6 +42,12 @@ class Context:
         quote: CSV quote character.
         encoding: text encoding of CSV and JSON files.
         max_message_bytes: larger single documents are dead letters.
+        item_types: item -> its declared type (`items.TYPES`); an item without one is text.
+        mapping: what `--mapping` says of columns and items; None for nothing.
+        object_type: type of the objects that are the cases of an object-centric log.
+        avro: where schemas of Avro messages come from.
+        own_names: columns that are not given are recognised in each JSON object by its own names
+            (`json_names`), not in all by what some of them hold.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +58,11 @@ class Context:
     quote: str = '"'
     encoding: str = "utf-8"
     max_message_bytes: int = 64 * 1024 * 1024
+    item_types: Mapping[str, str] = field(default_factory=dict)
+    mapping: EventMapping | None = None
+    object_type: str | None = None
+    avro: AvroSettings | None = None
+    own_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,7 @@ class Decoded:
         warnings: sentences for the run's summary, each once.
         messages: how many were cut from the input, where they are counted apart from what became
             of them: so the law compares two counts. None: the sum.
+        unfit: item -> values that are not of its declared type, and were left out.
     """
 
     events: pa.Table
@@ -127,6 +144,7 @@ class Decoded:
     rejected: int = 0
     warnings: Sequence[str] = ()
     messages: int | None = None
+    unfit: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def received(self) -> int:
@@ -229,6 +247,11 @@ class MessageBatch(Sequence[Message]):
         self.record_times = record_times
         self._attributes = attributes
 
+    @property
+    def attributes(self) -> Sequence[Mapping[str, str]]:
+        """Headers of each message; empty if none has any."""
+        return self._attributes
+
     @cached_property
     def payloads(self) -> list[bytes]:
         """Their bytes, for formats that look at each message by itself."""
@@ -274,6 +297,10 @@ class MessageBatch(Sequence[Message]):
             strict=True,
         )
         return {f"{names[code]}/{offset}": time for code, offset, time in rows}
+
+    def with_bodies(self, bodies: pa.Array) -> MessageBatch:
+        """Return the same messages with other bytes."""
+        return MessageBatch(bodies, self.sources, self.offsets, self.record_times, self._attributes)
 
     def pick(self, rows: Sequence[int]) -> MessageBatch:
         """Return a batch of some rows."""
@@ -348,6 +375,24 @@ class Recognising(Protocol):
         Returns:
             The context with the columns named, and warnings.
         """
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A format that some files of cannot be read without a certain option."""
+
+    def demands(self, file: InputFile, context: Context) -> str | None:
+        """Return what is wrong with the options for a file, and the fix; None if nothing."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A format whose events are made of named columns."""
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns of a file, or of messages, feed events; None if it can't be seen."""
         ...
 
 

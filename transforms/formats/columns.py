@@ -23,6 +23,8 @@ from transforms.arrays import conform, nulls
 from transforms.formats.arrow_values import is_bytes, plain_values
 from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message, MessageBatch
+from transforms.formats.mapping.apply import mapped_columns, skipped_rows
+from transforms.formats.mapping.rules import is_path, path_of
 from transforms.formats.times import EPOCH_UNITS, parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
@@ -91,17 +93,20 @@ class ColumnMap:
         items: attribute -> input column (or JSON path).
         missing: required event columns, and those of `--columns`, that the input does not have.
         names: the input's columns.
+        conditions: input columns (or JSON paths) that say which rows are skipped.
     """
 
     columns: Mapping[str, str]
     items: Mapping[str, str]
     missing: tuple[str, ...]
     names: tuple[str, ...]
+    conditions: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The input columns to read, each once."""
-        return tuple(dict.fromkeys([*self.columns.values(), *self.items.values()]))
+        read = [*self.columns.values(), *self.items.values(), *self.conditions]
+        return tuple(dict.fromkeys(read))
 
     def warnings(self, path: str) -> tuple[str, ...]:
         """Say what the file lacks, if anything."""
@@ -127,20 +132,31 @@ def map_columns(
 
     Args:
         names: the input's columns.
-        context: `columns` (an empty input name leaves the event column out) and `items`.
+        context: `columns` (an empty input name leaves the event column out), `items`, `mapping`.
         sample: input column -> values of the first rows, to tell numeric from other columns.
         paths: names of `context` that are not in `names` are JSON paths, and kept.
     """
-    given = context.columns
+    mapping = context.mapping
+    given = {**mapping.paths, **context.columns} if mapping is not None else context.columns
+    # What a mapping knows without the input is not looked for there.
+    known = set(given) | set(mapping.constants if mapping is not None else ())
+    optional: set[str] = set()
+    if mapping is not None:
+        optional = {c for c, rule in mapping.columns.items() if rule.default is not None}
+        known |= set() if mapping.recognise else set(KNOWN)
     exact = set(names)
     by_key: dict[str, str] = {}
     for name in names:
-        by_key.setdefault(_key(name), name)
+        by_key.setdefault(key_of(name), name)
 
     def find(name: str) -> str | None:
         if name in exact or paths:
             return name
-        return by_key.get(_key(name))
+        if is_path(name) and len(steps := path_of(name)) == 1:
+            name = str(steps[0])
+            if name in exact:
+                return name
+        return by_key.get(key_of(name))
 
     columns: dict[str, str] = {}
     missing: list[str] = []
@@ -148,14 +164,14 @@ def map_columns(
         if not name:
             continue
         found = find(name)
-        if found is None:
-            missing.append(column)
-        else:
+        if found is not None:
             columns[column] = found
+        elif column not in optional:
+            missing.append(column)
     used = set(columns.values())
     # The event id comes last: whether it is one is seen from case, time and activity.
     for column in (*(c for c in KNOWN if c != "event_id"), "event_id"):
-        if column in given:
+        if column in known:
             continue
         for key in KNOWN[column].split():
             name = by_key.get(key, "")
@@ -165,15 +181,26 @@ def map_columns(
             used.add(name)
             break
     # A log that only has the start of each activity is ordered by it.
-    if "event_time" not in columns and "event_time" not in given and "start_time" in columns:
+    if "event_time" not in columns and "event_time" not in known and "start_time" in columns:
         columns["event_time"] = columns.pop("start_time")
-    missing += [c for c in REQUIRED if c not in columns and c not in missing]
-    items = {item: found for item in context.items if (found := find(item)) is not None}
+    sure = optional | set(mapping.constants if mapping is not None else ())
+    missing += [c for c in REQUIRED if c not in columns and c not in missing and c not in sure]
+    rules = mapping.items if mapping is not None else {}
+    wanted = {item: rules[item].path if item in rules else item for item in context.items}
+    items = {i: found for i, n in wanted.items() if n and (found := find(n)) is not None}
     order = [c for c in KNOWN if c in columns]
-    return ColumnMap({c: columns[c] for c in order}, items, tuple(missing), tuple(names))
+    conditions = [find(c.path) for c in mapping.skip] if mapping is not None else []
+    return ColumnMap(
+        {c: columns[c] for c in order},
+        items,
+        tuple(missing),
+        tuple(names),
+        tuple(dict.fromkeys(c for c in conditions if c is not None)),
+    )
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return a name without case, blanks, `_`, `-` and `:`, as `KNOWN` has it."""
     return re.sub(r"[\s_:-]", "", name).casefold()
 
 
@@ -208,7 +235,7 @@ def build_events(
     Args:
         found: event column -> array of `rows` values of any type.
         rows: number of rows.
-        context: `timezone` and `time_format`.
+        context: `timezone`, `time_format` and `mapping`.
         fixed: event columns that the format itself knows (position, source, ...).
         attributes: map<string,string> of business items.
         payloads: binary; where not null, a missing event id is hashed from it (broker messages).
@@ -228,9 +255,9 @@ def build_events(
         for row, value in zip(new, shown, strict=True):
             refused[row] = Refusal(row, error, message.format(str(value)[:100]))
 
-    given = context.time_format
-    hint = f" in the form {given}" if given else "; --time_format says how it is written"
-    hint = hint.replace("{", "{{").replace("}", "}}")
+    rules = context.mapping.columns if context.mapping is not None else {}
+    if rules:
+        found = mapped_columns(found, rules, rows, to_text)
     cases, no_case = _required_text(found.get("case_id"), rows)
     refuse(no_case, "MissingCaseId", "no case id")
     columns["case_id"] = cases
@@ -239,13 +266,17 @@ def build_events(
         if raw is None and column == "start_time":
             continue
         raw = pa.nulls(rows) if raw is None else conform(raw, raw.type)
-        times = parse_times(raw, context.timezone, context.time_format)
+        own = rules[column].time_format if column in rules else None
+        form = own or context.time_format
+        times = parse_times(raw, context.timezone, form)
         columns[column] = times
         if times.null_count:
             unread = _mask(times.is_null())
             absent = _absent(raw)
             if column == "event_time":
                 refuse(unread & absent, "MissingTime", "no event time")
+            hint = f" in the form {form}" if form else "; --time_format says how it is written"
+            hint = hint.replace("{", "{{").replace("}", "}}")
             refuse(unread & ~absent, "BadTime", f"{column} '{{}}' is not a time{hint}", raw)
     activities, no_activity = _required_text(found.get("activity"), rows)
     refuse(no_activity, "MissingActivity", "no activity")
@@ -280,6 +311,35 @@ def build_events(
         hashed = pc.if_else(payloads.is_valid(), hashed, pa.scalar(None, pa.string()))
         columns["event_id"] = hashed if given is None else pc.coalesce(given, hashed)
     return assemble(columns, rows), [refused[row] for row in sorted(refused)]
+
+
+def skipped_by(mapped: ColumnMap, arrays: Mapping[str, Any], rows: int, context: Context) -> Mask:
+    """Say which rows the mapping skips.
+
+    Args:
+        mapped: of the input.
+        arrays: input column or path -> values.
+        rows: number of rows.
+        context: `mapping`.
+    """
+    if context.mapping is None or not context.mapping.skip:
+        return np.zeros(rows, np.bool_)
+    by_key = {key_of(str(path_of(name)[-1])): name for name in mapped.conditions}
+    found = {}
+    for condition in context.mapping.skip:
+        path = condition.path
+        name = path if path in arrays else by_key.get(key_of(str(path_of(path)[-1])), "")
+        if name in arrays:
+            found[path] = arrays[name]
+    skipped = skipped_rows(context.mapping, found, rows, to_text)
+    return np.zeros(rows, np.bool_) if skipped is None else skipped
+
+
+def kept_rows(values: Any, kept: Mask) -> Any:
+    """Return the values of the rows that are kept, of an array or a sequence; None stays None."""
+    if values is None or isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values if values is None else values.filter(pa.array(kept))
+    return [value for value, keep in zip(values, kept.tolist(), strict=True) if keep]
 
 
 def _filled(names: pa.Array, others: pa.Array) -> pa.Array:
@@ -381,8 +441,18 @@ def to_integers(raw: Any) -> tuple[pa.Array, Mask]:
     return values, ~_mask(fits) & ~_absent(text)
 
 
-def to_attributes(items: Mapping[str, Any], rows: int) -> pa.Array | None:
-    """Make map<string,string> of item columns; a null value has no entry; None without items."""
+def to_attributes(
+    items: Mapping[str, Any], rows: int, context: Context | None = None
+) -> pa.Array | None:
+    """Make map<string,string> of item columns; a null value has no entry; None without items.
+
+    Args:
+        items: item -> values.
+        rows: number of rows.
+        context: whose `mapping` may translate values, or add constants.
+    """
+    if context is not None and context.mapping is not None:
+        items = mapped_columns(items, context.mapping.items, rows, to_text)
     if not items:
         return None
     texts = [conform(to_text(raw), pa.string()) for raw in items.values()]
@@ -402,11 +472,18 @@ def name_column(value: str, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
 
 
+LARGEST_KEPT = 4096
+"""Characters of a mapping that a dead letter keeps; the replay of one with a larger mapping needs
+`--mapping` again."""
+
+
 def replay_attributes(name: str, context: Context) -> dict[str, str]:
     """Return what a replay needs: the format, and the settings that were given."""
     attributes = {"format": name}
     if context.columns:
         attributes["columns"] = ",".join(f"{k}={v}" for k, v in context.columns.items())
+    if context.mapping is not None and len(context.mapping.text) <= LARGEST_KEPT:
+        attributes["mapping"] = context.mapping.text
     for setting in REPLAYED:
         value = getattr(context, setting)
         if value is not None and value != getattr(_DEFAULTS, setting):
@@ -430,7 +507,12 @@ def replay_context(attributes: Mapping[str, str], context: Context) -> Context:
             settings[setting] = value
     if pairs:
         settings["columns"] = {**pairs, **context.columns}
-    return replace(context, **settings) if settings else context
+    context = replace(context, **settings) if settings else context
+    if context.mapping is None and "mapping" in attributes:
+        from transforms.formats.mapping.context import stored_mapping  # noqa: PLC0415 (imports us)
+
+        return stored_mapping(attributes["mapping"], context)
+    return context
 
 
 def _is_encoding(name: str) -> bool:
@@ -445,6 +527,7 @@ REPLAYED: Mapping[str, Callable[[str], bool]] = {
     "timezone": lambda name: zone_error(name) is None,
     "time_format": lambda text: "%" in text or text in EPOCH_UNITS,
     "encoding": _is_encoding,
+    "object_type": bool,
 }
 """Settings that a dead letter keeps, and whether a value can be one."""
 

@@ -28,9 +28,12 @@ from transforms.formats.base import (
     decoded_rows,
 )
 from transforms.formats.columns import (
+    ColumnMap,
     build_events,
+    kept_rows,
     message_columns,
     name_column,
+    skipped_by,
     to_attributes,
 )
 from transforms.formats.csv_fields import (
@@ -51,6 +54,7 @@ from transforms.formats.line_blocks import (
     join_events,
     merge,
     read_blocks,
+    read_up_to,
 )
 
 MERGE_MESSAGES = 8_192
@@ -99,6 +103,21 @@ class CsvRows:
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read files; `position` and `source_offset` number the rows, from 0."""
         return merge((d for file, _ in work for d in _read_file(file, context)), MERGE_MESSAGES)
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns feed events, as the header and the first rows have them."""
+        if not isinstance(sample, InputFile):
+            return None
+        encoding = encoding_of(context.encoding)
+        with sample.opener() as stream:
+            head = read_up_to(_open(stream, context), _LONG_HEADER)[0]
+        lines = [line for line in head.decode(encoding, "replace").splitlines() if line.strip()]
+        if not lines:
+            return None
+        delimiter = context.delimiter or sniff_delimiter(lines[0].removeprefix("\ufeff"))
+        rows = lines[1 : 1 + SAMPLE_ROWS]
+        header = lines[0].removeprefix("\ufeff")
+        return read_header(header, rows, delimiter, context.quote, context).map
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one record each.
@@ -269,7 +288,7 @@ def _decode_records(
         "source": name_column(path, count),
         "source_offset": positions,
     }
-    events, failed = _events(fields, table, count, context, fixed, None)
+    events, failed, skipped = _events(fields, table, count, context, fixed, None)
     attributes = table.attributes(context)
     failures = [
         dead_row(
@@ -281,7 +300,8 @@ def _decode_records(
         )
         for i, error, message in failed
     ]
-    return decoded_rows(events, failures, len(records.starts), fields.blank, warnings)
+    skipped += fields.blank
+    return decoded_rows(events, failures, len(records.starts), skipped, warnings)
 
 
 def _events(
@@ -291,15 +311,21 @@ def _events(
     context: Context,
     fixed: Mapping[str, Any],
     payloads: pa.Array | None,
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
-    """Return events, and the failures of all records in order."""
-    columns = {c: fields.arrays[name] for c, name in table.map.columns.items()}
-    items = {item: fields.arrays[name] for item, name in table.map.items.items()}
-    events, refusals = build_events(
-        columns, rows, context, fixed, to_attributes(items, rows), payloads
-    )
-    refused = [(int(fields.rows[r.row]), r.error, r.message) for r in refusals]
-    return events, sorted(fields.failures + refused)
+) -> tuple[pa.Table, list[tuple[int, str, str]], int]:
+    """Return events, the failures of all records in order, and how many are skipped."""
+    kept = ~skipped_by(table.map, fields.arrays, rows, context)
+    arrays, places = fields.arrays, fields.rows
+    if not kept.all():
+        arrays = {name: array.filter(pa.array(kept)) for name, array in arrays.items()}
+        fixed = {column: kept_rows(values, kept) for column, values in fixed.items()}
+        payloads, places = kept_rows(payloads, kept), places[kept]
+    count = len(places)
+    columns = {c: arrays[name] for c, name in table.map.columns.items()}
+    items = {item: arrays[name] for item, name in table.map.items.items()}
+    attributes = to_attributes(items, count, context)
+    events, refusals = build_events(columns, count, context, fixed, attributes, payloads)
+    refused = [(int(places[r.row]), r.error, r.message) for r in refusals]
+    return events, sorted(fields.failures + refused), rows - count
 
 
 def _decode_group(
@@ -321,7 +347,7 @@ def _decode_group(
     fields = read_fields(data, records, table, context.max_message_bytes)
     taken = [messages[i] for i in fields.rows.tolist()]
     live = [None if m.record_time is None else m.payload for m in taken]
-    events, failed = _events(
+    events, failed, skipped = _events(
         fields, table, len(taken), context, message_columns(taken), pa.array(live, pa.binary())
     )
     failures = []
@@ -330,4 +356,4 @@ def _decode_group(
         attributes = {**dead.attributes, **table.attributes(context)}
         source = dead.place
         failures.append((i, dead_row(bodies[i], source, error, message, attributes)))
-    return events, failures, fields.blank
+    return events, failures, fields.blank + skipped

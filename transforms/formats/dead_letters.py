@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,7 @@ from transforms.formats.base import (
     Span,
 )
 from transforms.formats.columns import REPLAYED, replay_context
+from transforms.formats.heads import Heads, Mask
 from transforms.formats.imixs import LOG
 from transforms.formats.line_blocks import UNREADABLE, Rest, join_decoded, line_bounds, read_blocks
 from transforms.formats.times import parse_times
@@ -42,6 +44,7 @@ from transforms.formats.times import parse_times
 _COLUMNS = ("payload", "payload_size", "attributes", "source", "time")
 _REASON = ("error", "message")
 _OWN = (b"row_id", b"payload_size", b"attributes", b"step")
+_BEGINNING = re.compile(rb'\s*(?:$|\{\s*(?:$|"row_id"))')
 _LETTERS = 4_096
 _LOG_FORMATS = ("imixs_xml", "imixs_json")
 _FIELD_BYTES = 2**31 - 1
@@ -76,6 +79,13 @@ class DeadLetters:
             return own or all(word in head for word in _OWN)
         line = head.split(b"\n", 1)[0]
         return b"payload" in line and all(word in line for word in _OWN)
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are dead letters as JSON (see `Claiming`)."""
+        mine = heads.beginning_as(_BEGINNING) & heads.left
+        for row in np.flatnonzero(mine).tolist():
+            mine[row] = self.detects(heads.text(row), "")
+        return mine
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Return the whole file."""
@@ -130,7 +140,9 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
             continue
         formats[format_.name] = format_
         source, offset = _origin(letter.source)
-        settings = (letter.attributes.get(name, "") for name in ("columns", *REPLAYED))
+        settings = [letter.attributes.get(name, "") for name in ("columns", "mapping", *REPLAYED)]
+        # Of a broker's messages columns that were not fixed are those of each message.
+        settings.append("own names" if letter.time is not None else "")
         attributes = letter.attributes
         if context.delimiter and "delimiter" in attributes:
             attributes = {**attributes, "delimiter": context.delimiter}
@@ -138,8 +150,9 @@ def _replay(letters: Sequence[_Letter], context: Context) -> Decoded:
         origins[again.place] = letter
         groups.setdefault((format_.name, *settings), []).append(again)
     parts = [Decoded(empty_events(), failures, dead=len(failures))]
-    for (name, *_), messages in groups.items():
+    for (name, *settings), messages in groups.items():
         own = replay_context(messages[0].attributes, context)
+        own = replace(own, own_names=bool(settings[-1]))
         part = formats[name].decode(messages, own)
         restored = [_restored(failure, origins.get(failure.source)) for failure in part.failures]
         parts.append(replace(part, failures=restored))

@@ -52,6 +52,20 @@ ITEMS = (
 )  # fmt: skip
 """Items that events are made of."""
 
+ORIGINS = {
+    "event_id": "identity of the line: case, time, tasks, event",
+    "case_id": "$uniqueid",
+    "event_time": "a line of $eventlog, else $lasteventdate",
+    "activity": "event of the line, else $lastevent",
+    "state": "target task of the line, else $taskid",
+    "source_state": "source task of the line, else $lasttask",
+    "actor": "actor of the line, else $editor",
+    "workflow_group": "$workflowgroup",
+    "model_version": "model version of the line, else $modelversion",
+    "transaction_id": "$transactionid",
+}
+"""Event column -> where it comes from, for people."""
+
 WORKITEMS = ("workitem", "workitemarchive", "snapshot-workitem", "snapshot-workitemarchive")
 """Types of documents that are workflow instances."""
 

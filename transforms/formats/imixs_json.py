@@ -26,7 +26,8 @@ from transforms.formats.base import (
     Message,
     Span,
 )
-from transforms.formats.imixs import Picked, decode_documents, wanted_items
+from transforms.formats.heads import Heads, Mask
+from transforms.formats.imixs import ORIGINS, Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import (
     HEAD_BYTES,
     Batch,
@@ -39,15 +40,15 @@ from transforms.formats.imixs_input import (
     take,
     too_large,
 )
+from transforms.formats.json_strict import Collection, InvalidJsonError, parse_json
 
 _COLLECTION = re.compile(r'\s*\{\s*"(?:data|document)"\s*:\s*\[')
 _SHAPE = re.compile(
     r'\s*(?:\{\s*"(?:data|document)"\s*:\s*\[?\s*)*'
     r'\{\s*"item"\s*:\s*\[?\s*\{\s*"(?:name|value)"\s*:'
 )
-_BLANK = re.compile(r"[ \t\r\n]*")
-_KEY = re.compile(rb'"\s*:')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}]', re.DOTALL)
+_BEGINNING = re.compile(rb'\s*(?:$|\{\s*(?:$|"(?:item|data|document)\b))')
 _FILE_NAME = re.compile(r'(?i)"name"\s*:\s*"\$file"')
 
 
@@ -58,11 +59,19 @@ class ImixsJson:
     title = "Imixs-Workflow JSON: typed, mapped, collections"
     expansion = 1.5
     python_bound = True
+    origins = ORIGINS
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether it begins with an object of `item`, or a collection of such."""
         text = head.decode(json.detect_encoding(head[:4]), "replace")
         return _SHAPE.match(text) is not None
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are documents, or collections of them (see `Claiming`)."""
+        mine = heads.beginning_as(_BEGINNING) & heads.left
+        for row in np.flatnonzero(mine).tolist():
+            mine[row] = self.detects(heads.beginning(row, 256), "")
+        return mine
 
     def spans(self, file: InputFile, context: Context) -> list[Span]:
         """Return the whole file: documents are found from its start."""
@@ -92,30 +101,6 @@ class ImixsJson:
 
 
 FORMAT = ImixsJson()
-
-
-class InvalidJsonError(ValueError):
-    """The text is no JSON, or has a key twice in one object."""
-
-
-def parse_json(payload: bytes) -> Any:
-    """Parse JSON in UTF-8.
-
-    Raises:
-        InvalidJsonError: it is no JSON, or has a key twice in one object.
-    """
-    try:
-        value = orjson.loads(payload)
-        # Each key is followed by a colon, and so may be a quote within a string. So equal counts
-        # say that no key was lost to a second one of its name.
-        if len(_KEY.findall(payload)) == _count_keys(value):
-            return value
-        return json.loads(payload, object_pairs_hook=_distinct)
-    except RecursionError:
-        reason = "it is nested too deeply"
-        raise InvalidJsonError(reason) from None
-    except ValueError as error:  # of orjson, of json, and a key given twice
-        raise InvalidJsonError(str(error)) from None
 
 
 def cut_file(file: InputFile, context: Context) -> Iterator[Part]:
@@ -148,9 +133,9 @@ def _cut(
     limit = context.max_message_bytes
     encoding = _encoding(first, context)
     if _COLLECTION.match(first[:HEAD_BYTES].decode(encoding, "replace")):
-        collection = _Collection(chain([first], chunks), encoding, limit)
+        collection = Collection(chain([first], chunks), _COLLECTION, encoding, limit, b'{"data":[')
         try:
-            yield from collection.documents()
+            yield from collection.objects()
         except InvalidJsonError as error:
             problem = Problem("InvalidJson", str(error))
             rest, size = collection.rest(), collection.left()
@@ -237,105 +222,6 @@ def _new_batch(context: Context) -> Batch:
     return Batch(FORMAT.name, without_files, context)
 
 
-class _Collection:
-    """Cuts a collection that begins with its list of documents, in memory of one of them."""
-
-    def __init__(self, chunks: Iterator[bytes], encoding: str, limit: int) -> None:
-        self._chunks = chunks
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._limit = limit
-        self._text = ""
-        self._at = 0
-        self._ended = False
-
-    def rest(self) -> bytes:
-        """Return what has not been cut, up to the size of a payload."""
-        return self._text[self._at : self._at + MAX_PAYLOAD].encode()
-
-    def left(self) -> int:
-        """Read to the end, and return how many bytes have not been cut."""
-        return len(self._text[self._at :].encode()) + sum(len(chunk) for chunk in self._chunks)
-
-    def documents(self) -> Iterator[Part]:
-        """Yield each document.
-
-        Raises:
-            InvalidJsonError: what follows cannot be read.
-        """
-        self._fill()
-        start = _COLLECTION.match(self._text)
-        self._at = start.end() if start else 0
-        follows = self._next()
-        while follows != "]":
-            yield self._document()
-            follows = self._next()
-            if follows == ",":
-                self._at += 1
-                follows = self._next()
-                if follows != "]":
-                    continue
-                reason = "a comma before the end of the list"
-                raise InvalidJsonError(reason)
-            if follows != "]":
-                reason = f"{follows or 'the end'!r} where a comma or the end of the list must be"
-                raise InvalidJsonError(reason)
-        while not self._ended and len(self._text) - self._at <= self._limit:
-            self._fill()
-        # Other members may follow the list.
-        parse_json(b'{"data":[' + self._text[self._at :].encode())
-
-    def _document(self) -> Part:
-        decoder = json.JSONDecoder()
-        while True:
-            try:
-                value, end = decoder.raw_decode(self._text, self._at)
-                break
-            except RecursionError:
-                reason = "it is nested too deeply"
-                raise InvalidJsonError(reason) from None
-            except json.JSONDecodeError as error:
-                # It may be whole with the next chunk.
-                if self._ended or len(self._text) - self._at > self._limit:
-                    raise InvalidJsonError(error.msg) from None
-                self._fill()
-            except ValueError as error:  # an integer of thousands of digits
-                raise InvalidJsonError(str(error)) from None
-        if not isinstance(value, dict):
-            reason = "a member of a collection is no object"
-            raise InvalidJsonError(reason)
-        document = self._text[self._at : end].encode()
-        self._at = end
-        if len(document) > self._limit:
-            problem = too_large(len(document), self._limit)
-            return Unread(document[:MAX_PAYLOAD], problem, len(document))
-        return document
-
-    def _next(self) -> str:
-        """Move behind blanks and return the character there, nothing at the end."""
-        while True:
-            found = _BLANK.match(self._text, self._at)
-            self._at = found.end() if found else self._at
-            if self._at < len(self._text) or self._ended:
-                return self._text[self._at : self._at + 1]
-            self._fill()
-
-    def _fill(self) -> None:
-        """Drop what has been cut and double what is left."""
-        parts = [self._text[self._at :]]
-        self._at, size, wanted = 0, 0, len(parts[0]) + 1
-        try:
-            while size < wanted and not self._ended:
-                chunk = next(self._chunks, b"")
-                self._ended = not chunk
-                parts.append(self._decoder.decode(chunk, final=self._ended))
-                size += len(parts[-1])
-        except UnicodeError as error:
-            self._ended = True
-            raise InvalidJsonError(str(error)) from None
-        finally:
-            self._text = "".join(parts)
-
-
 def _decode_batch(batch: Batch, context: Context) -> Decoded:
     codes = {name: code for code, name in enumerate(wanted_items(context))}
     problems: dict[int, Problem] = {}
@@ -403,31 +289,3 @@ def _texts(value: Any) -> Iterator[str]:
                 left.extend(
                     inner for key, inner in reversed(value.items()) if not key.startswith("@")
                 )
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members.
-
-    Raises:
-        InvalidJsonError: a key is given twice.
-    """
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        reason = f"the key {twice!r} is given twice in one object"
-        raise InvalidJsonError(reason)
-    return members
-
-
-def _count_keys(value: Any) -> int:
-    count = 0
-    left = [value]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            count += len(value)
-            left.extend(value.values())
-        elif isinstance(value, list):
-            left.extend(value)
-    return count

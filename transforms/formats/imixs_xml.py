@@ -17,7 +17,7 @@ from lxml import etree
 
 from transforms.formats.base import Context, Decoded, InputFile, Message, Span
 from transforms.formats.eventlog import Integers
-from transforms.formats.imixs import Picked, decode_documents, wanted_items
+from transforms.formats.imixs import ORIGINS, Picked, decode_documents, wanted_items
 from transforms.formats.imixs_input import Batch, Problem, Skipped, Unread, read_files, too_large
 from transforms.formats.imixs_xml_cut import (
     PLAIN_HEAD,
@@ -45,6 +45,7 @@ class ImixsXml:
     title = "Imixs-Workflow XML: <document> or <data>"
     expansion = 1.5
     python_bound = True
+    origins = ORIGINS
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the root is `document` or `data` with an `item` in sight."""

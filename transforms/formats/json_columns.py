@@ -26,7 +26,9 @@ from transforms.formats.json_templates import read_uniform
 from transforms.formats.line_blocks import Offsets
 
 Bytes = npt.NDArray[np.uint8]
-Path = tuple[str, ...]
+Path = tuple["str | int", ...]
+"""Keys from the top of an object; a number is a place in a list."""
+Keys = tuple[str, ...]
 
 _BOM = b"\xef\xbb\xbf"
 _READER_BYTES = 1 << 20
@@ -79,6 +81,7 @@ def read_lines(
     encoding: str = "utf-8",
     max_bytes: int | None = None,
     apart: Collection[int] = (),
+    layouts: list[int] | None = None,
 ) -> LineColumns:
     """Read fields of JSON objects.
 
@@ -91,8 +94,13 @@ def read_lines(
         encoding: of the data.
         max_bytes: a longer line is a failure.
         apart: lines with line breaks in them (messages).
+        layouts: lines are added to it, so that every line has the same keys as one of them.
     """
-    if encoding != "utf-8" and not data.isascii():
+    # Neither Arrow's reader nor a layout of lines knows places in lists.
+    lists = any(isinstance(key, int) for path in paths.values() for key in path)
+    if lists or (encoding != "utf-8" and not data.isascii()):
+        if layouts is not None:
+            layouts.extend(range(len(starts)))
         return _read_one_by_one(data, starts, ends, paths, encoding, max_bytes)
     raw = np.frombuffer(data, np.uint8)
     blank = starts == ends
@@ -104,6 +112,10 @@ def read_lines(
     odd[_undecodable(data, starts, ends)] = True
     odd[list(apart)] = True
     pieces, left = read_uniform(data, starts, ends, np.flatnonzero(~blank & ~odd), paths)
+    if layouts is not None:
+        layouts.extend(int(piece[0][0]) for piece in pieces)
+        layouts.extend(left.tolist())
+        layouts.extend(np.flatnonzero(odd).tolist())
     if len(left):
         trouble = _hidden_trouble(data, starts)
         odd[trouble] = True
@@ -197,9 +209,12 @@ def _types(lines: _Lines, paths: Mapping[str, Path]) -> dict[str, pa.DataType] |
 
 def _value_at(row: Any, path: Path) -> Any:
     for key in path:
-        if not isinstance(row, dict):
+        if isinstance(key, int):
+            row = row[key] if isinstance(row, list) and key < len(row) else None
+        elif isinstance(row, dict):
+            row = row.get(key)
+        else:
             return None
-        row = row.get(key)
     return row
 
 
@@ -212,7 +227,8 @@ def _read_fast(
     slow: list[int],
 ) -> None:
     """Read by Arrow what it can read; add the other lines to `slow`."""
-    schema = _schema({path: types[name] for name, path in paths.items()})
+    keys = {name: tuple(map(str, path)) for name, path in paths.items()}  # no places in lists
+    schema = _schema({path: types[name] for name, path in keys.items()})
     refusals = 0
     ranges = [(0, len(lines.numbers))]
     while ranges:
@@ -220,7 +236,7 @@ def _read_fast(
         if refusals and (last - first <= _LEAF or refusals > _MAX_REFUSALS):
             slow.extend(lines.numbers[first:last].tolist())
             continue
-        arrays = _arrow_columns(lines, first, last, schema, paths, times)
+        arrays = _arrow_columns(lines, first, last, schema, keys, times)
         if arrays is None:
             refusals += 1
             middle = (first + last) // 2
@@ -229,11 +245,11 @@ def _read_fast(
             pieces.append((lines.numbers[first:last], arrays))
 
 
-def _schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
+def _schema(types: Mapping[Keys, pa.DataType]) -> pa.Schema:
     """Nest fields by their paths."""
 
-    def fields(level: Mapping[Path, pa.DataType]) -> list[pa.Field]:
-        groups: dict[str, dict[Path, pa.DataType]] = {}
+    def fields(level: Mapping[Keys, pa.DataType]) -> list[pa.Field]:
+        groups: dict[str, dict[Keys, pa.DataType]] = {}
         for path, type_ in level.items():
             groups.setdefault(path[0], {})[path[1:]] = type_
         return [
@@ -249,7 +265,7 @@ def _arrow_columns(
     first: int,
     last: int,
     schema: pa.Schema,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Keys],
     times: frozenset[str],
 ) -> dict[str, pa.Array] | None:
     """Read some lines by Arrow; None if it refuses one of them."""

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.events import empty_events
 from transforms.arrays import texts_of
@@ -45,19 +43,30 @@ from transforms.formats.columns import (
     message_columns,
     name_column,
     replay_attributes,
+    skipped_by,
     to_attributes,
 )
-from transforms.formats.json_columns import LineColumns, read_lines, read_value
+from transforms.formats.heads import Heads, Mask
+from transforms.formats.json_columns import LineColumns, Path, read_lines, read_value
+from transforms.formats.json_names import (
+    Lines,
+    NamePlan,
+    plan_names,
+    read_by_names,
+    without_skipped,
+)
 from transforms.formats.line_blocks import (
     Block,
     Offsets,
     Rest,
     Utf8Stream,
+    as_lines,
     line_bounds,
     merge,
     read_blocks,
     read_up_to,
 )
+from transforms.formats.mapping.rules import EventMapping, is_path, path_of
 
 SPAN_BYTES = 64 * 1024 * 1024
 """Length of the parts that an uncompressed file is cut into."""
@@ -72,15 +81,16 @@ MERGE_MESSAGES = 8_192
 """Small files are joined to batches of about so many messages."""
 
 _BOM = b"\xef\xbb\xbf"
+_AMBIGUOUS = re.compile(r"[.\[]")
 _WIDE = re.compile(r"utf[-_]?(16|32)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class LinePlan:
     """What to read of each line: input column -> its path, and which of them are times only."""
 
     map: ColumnMap
-    paths: Mapping[str, tuple[str, ...]]
+    paths: Mapping[str, Path]
     times: frozenset[str]
     encoding: str
 
@@ -119,7 +129,7 @@ class JsonLines:
         return merge(self._parts(work, context), MERGE_MESSAGES)
 
     def _parts(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        plans: dict[str, _Plan] = {}
+        plans: dict[str, LinePlan] = {}
         for file, span in work:
             yield from _read_span(file, span, plans, context)
 
@@ -127,20 +137,45 @@ class JsonLines:
         self, payloads: Sequence[bytes], context: Context
     ) -> tuple[Context, tuple[str, ...]]:
         """Fix the columns; whether one is an id or a number is never guessed again."""
-        found = _plan_lines(payloads, context).map
+        found = plan_lines(payloads, context).map
         # A column that none of them has may come later, under its own name.
         taken = {"event_id", *INTEGERS, *found.columns.values()}
+        if context.mapping is not None:
+            taken |= set(context.mapping.columns)
+            taken |= set() if context.mapping.recognise else set(KNOWN)
         later = {c: "" if c in taken else c for c in KNOWN if c not in REQUIRED}
         columns = {**later, **found.columns, **context.columns}
-        return replace(context, columns=columns), found.warnings("the topic")
+        fixed = replace(context, columns=columns, own_names=True)
+        return fixed, found.warnings("the topic")
+
+    def claims(self, heads: Heads) -> Mask:
+        """Say which messages are JSON objects, of whatever kind (see `Claiming`)."""
+        return heads.first == ord("{")
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap:
+        """Return which keys feed events, as the first lines have them."""
+        if isinstance(sample, InputFile):
+            sample = _head_lines(_read_head(sample, context))
+        return plan_lines(sample, context).map
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one JSON object each."""
         batch = messages if isinstance(messages, MessageBatch) else None
         bodies = batch.bodies if batch else pa.array([m.payload for m in messages], pa.binary())
-        data, starts, ends, several = _as_lines(bodies)
-        plan = _fixed_plan(context) or _plan_lines(texts_of(bodies), context)
-        found = _read(data, starts, ends, plan, context, several)
+        data, starts, ends, several = as_lines(bodies)
+        lines_of = (data, starts, ends)
+        plan = _fixed_plan(context)
+        if plan is None and context.own_names:
+            by_names, found = _read_by_names(lines_of, context, several)
+            found = without_skipped(by_names, found, context.mapping)
+            columns = by_names.event_columns(found.arrays, len(found.lines))
+            items = by_names.item_columns(found.arrays, len(found.lines))
+            warnings: tuple[str, ...] = ()
+        else:
+            plan = plan or plan_lines(texts_of(bodies), context)
+            found = _read(*lines_of, plan, context, several)
+            columns, items = _event_columns(found, plan), _items(found, plan)
+            warnings = plan.map.warnings("messages") if messages else ()
         lines = found.lines.tolist()
         taken: Sequence[Message]
         if batch is not None:
@@ -152,11 +187,11 @@ class JsonLines:
                 [None if m.record_time is None else m.payload for m in taken], pa.binary()
             )
         events, refusals = build_events(
-            _event_columns(found, plan),
+            columns,
             len(taken),
             context,
             message_columns(taken),
-            to_attributes(_items(found, plan), len(taken)),
+            to_attributes(items, len(taken), context),
             bodies,
         )
         refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
@@ -165,38 +200,14 @@ class JsonLines:
             dead = messages[line]
             attributes = {**dead.attributes, **replay_attributes(self.name, context)}
             failures.append(dead_row(dead.payload, dead.place, error, message, attributes))
-        warnings = plan.map.warnings("messages") if messages else ()
         return decoded_rows(events, failures, len(messages), found.blank, warnings)
 
 
 FORMAT = JsonLines()
 
 
-def _as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
-    """Put messages behind one another, each on a line of its own.
-
-    Returns:
-        The bytes, start and end of each message in them, and those that have line breaks.
-    """
-    if not len(bodies):
-        none = np.empty(0, np.int64)
-        return b"", none, none, []
-    sizes = pc.binary_length(bodies).to_numpy().astype(np.int64)
-    ends = np.cumsum(sizes + 1) - 1
-    starts = ends - sizes
-    one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
-    data = pc.binary_join(one, b"\n")
-    joined = data[0].as_buffer().to_pybytes()
-    if joined.count(b"\n") == len(bodies) - 1:
-        return joined, starts, ends, []
-    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
-    within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
-    several = np.unique(np.searchsorted(starts, within, side="right") - 1)
-    return joined, starts, ends, several.tolist()
-
-
 def _read_span(
-    file: InputFile, span: Span, plans: dict[str, _Plan], context: Context
+    file: InputFile, span: Span, plans: dict[str, LinePlan], context: Context
 ) -> Iterator[Decoded]:
     """Decode the lines that start in the span."""
     attributes = replay_attributes(FORMAT.name, context)
@@ -221,7 +232,7 @@ def _read_span(
                 head = b"" if isinstance(second, Block) else first.data
             head = head or _read_head(file, context)
             blank = bool(head) and not head.strip()
-            plans[file.path] = _plan_lines(_head_lines(head), context)
+            plans[file.path] = plan_lines(_head_lines(head), context)
         plan = plans[file.path]
         warnings = (f"{file.path} is empty",) if blank else plan.map.warnings(file.path)
         for block in itertools.chain([first], [] if second is None else [second], blocks):
@@ -249,27 +260,45 @@ def _utf8(stream: BinaryIO, context: Context) -> Any:
     return Utf8Stream(stream, context.encoding) if _WIDE.search(context.encoding) else stream
 
 
-def _fixed_plan(context: Context) -> _Plan | None:
+def _fixed_plan(context: Context) -> LinePlan | None:
     """Return the plan of a context that names every column, as `recognise` makes them."""
     if any(column not in context.columns for column in KNOWN):
         return None
     names = tuple(context.columns.items())
+    mapping = context.mapping
+    rules = mapping.items if mapping is not None else {}
+    others = [rules[item].path if item in rules else item for item in context.items]
+    others += [condition.path for condition in mapping.skip] if mapping is not None else []
     # Whether a dot is part of a name or of a path, only the lines can tell.
-    if any("." in name for _, name in names) or any("." in item for item in context.items):
+    if any(_AMBIGUOUS.search(name) and not is_path(name) for _, name in names):
         return None
-    return _plan_of(names, context.items, context.encoding)
+    if any(_AMBIGUOUS.search(name) and not is_path(name) for name in others):
+        return None
+    return _plan_of(names, context.items, context.encoding, mapping)
 
 
 @lru_cache(maxsize=64)
-def _plan_of(names: tuple[tuple[str, str], ...], items: tuple[str, ...], encoding: str) -> _Plan:
-    return _plan_lines((), Context(columns=dict(names), items=items, encoding=encoding))
+def _plan_of(
+    names: tuple[tuple[str, str], ...],
+    items: tuple[str, ...],
+    encoding: str,
+    mapping: EventMapping | None,
+) -> LinePlan:
+    context = Context(columns=dict(names), items=items, encoding=encoding, mapping=mapping)
+    return plan_lines((), context)
 
 
-def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:
-    """Recognise columns by the keys of some lines."""
+def _encoding_of(context: Context) -> str:
+    """Return the encoding that lines are in when they have been cut."""
     encoding = codecs.lookup(context.encoding).name
     if encoding in ("ascii", "utf-8-sig") or _WIDE.search(encoding):
-        encoding = "utf-8"
+        return "utf-8"
+    return encoding
+
+
+def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
+    """Recognise columns by the keys of some lines."""
+    encoding = _encoding_of(context)
     step = -(-len(lines) // SAMPLE_LINES) or 1
     rows = []
     for line in lines[::step]:
@@ -286,32 +315,60 @@ def _plan_lines(lines: Sequence[bytes], context: Context) -> _Plan:
     }
     mapped = map_columns(names, context, sample, paths=True)
     known = set(names)
-    paths = {n: (n,) if n in known else tuple(n.split(".")) for n in mapped.inputs}
+    paths = {n: (n,) if n in known else path_of(n) for n in mapped.inputs}
     others = {n for c, n in mapped.columns.items() if c not in TIMES} | set(mapped.items.values())
-    return _Plan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding)
+    others |= set(mapped.conditions)
+    return LinePlan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding)
 
 
 def _decode_block(
     block: Block,
     path: str,
-    plan: _Plan,
+    plan: LinePlan,
     context: Context,
     attributes: Mapping[str, str],
     warnings: Sequence[str],
 ) -> Decoded:
     starts, ends = line_bounds(block.data)
-    found = _read(block.data, starts, ends, plan, context)
+    places = starts + block.offset
+    return decode_lines(block.data, starts, ends, places, path, plan, context, attributes, warnings)
+
+
+def decode_lines(
+    data: bytes,
+    starts: Offsets,
+    ends: Offsets,
+    places: Offsets,
+    path: str,
+    plan: LinePlan,
+    context: Context,
+    attributes: Mapping[str, str],
+    warnings: Sequence[str] = (),
+) -> Decoded:
+    """Decode JSON objects of a file.
+
+    Args:
+        data: their bytes.
+        starts: first byte of each.
+        ends: end of each.
+        places: of each in the file: its `position` and `source_offset`.
+        path: of the file.
+        plan: what to read of each.
+        context: settings.
+        attributes: what a replay of one of them needs.
+        warnings: sentences for the run's summary.
+    """
+    found = _read(data, starts, ends, plan, context)
     rows = len(found.lines)
-    offsets = pa.array(starts[found.lines] + block.offset)
+    offsets = pa.array(places[found.lines])
     fixed = {"position": offsets, "source": name_column(path, rows), "source_offset": offsets}
-    events, refusals = build_events(
-        _event_columns(found, plan), rows, context, fixed, to_attributes(_items(found, plan), rows)
-    )
+    items = to_attributes(_items(found, plan), rows, context)
+    events, refusals = build_events(_event_columns(found, plan), rows, context, fixed, items)
     refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
     failures = [
         dead_row(
-            block.data[starts[line] : ends[line]],
-            f"{path}:{block.offset + int(starts[line])}",
+            data[starts[line] : ends[line]],
+            f"{path}:{int(places[line])}",
             error,
             message,
             attributes,
@@ -325,17 +382,40 @@ def _read(
     data: bytes,
     starts: Offsets,
     ends: Offsets,
-    plan: _Plan,
+    plan: LinePlan,
     context: Context,
     apart: Sequence[int] = (),
 ) -> LineColumns:
+    """Read lines; those that the mapping skips are counted as blank ones are."""
     limit = context.max_message_bytes
-    return read_lines(data, starts, ends, plan.paths, plan.times, plan.encoding, limit, apart)
+    found = read_lines(data, starts, ends, plan.paths, plan.times, plan.encoding, limit, apart)
+    skipped = skipped_by(plan.map, found.arrays, len(found.lines), context)
+    if skipped.any():
+        kept = pa.array(~skipped)
+        found.arrays = {name: array.filter(kept) for name, array in found.arrays.items()}
+        found.lines = found.lines[~skipped]
+        found.blank += int(skipped.sum())
+    return found
 
 
-def _event_columns(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:
+def _read_by_names(
+    lines: Lines, context: Context, apart: Sequence[int]
+) -> tuple[NamePlan, LineColumns]:
+    encoding, limit = _encoding_of(context), context.max_message_bytes
+
+    def read(plan: NamePlan, layouts: list[int]) -> LineColumns:
+        return read_lines(*lines, plan.paths, plan.times, encoding, limit, apart, layouts)
+
+    return read_by_names(
+        lines,
+        lambda names: plan_names(names, context.columns, context.items, (), context.mapping),
+        read,
+    )
+
+
+def _event_columns(found: LineColumns, plan: LinePlan) -> dict[str, pa.Array]:
     return {column: found.arrays[name] for column, name in plan.map.columns.items()}
 
 
-def _items(found: LineColumns, plan: _Plan) -> dict[str, pa.Array]:
+def _items(found: LineColumns, plan: LinePlan) -> dict[str, pa.Array]:
     return {item: found.arrays[name] for item, name in plan.map.items.items()}

@@ -3,9 +3,9 @@
 The lines of a log mostly have the same keys in the same order. The first line gives a template:
 constant runs of bytes (braces, keys, colons) with values between them. A line that has the
 same runs, strings without quotes, backslashes or control characters between them, and plain
-numbers, is valid JSON of the same structure, and its values lie between the runs. All other
-lines are left to a parser; so this changes nothing but the speed: decoding 2 million lines of
-the benchmark's log takes 35 % less CPU time than by the parser alone, the whole run 15 % less.
+numbers or lists of whole ones, is valid JSON of the same structure, and its values lie between the
+runs. All other lines are left to a parser; so this changes nothing but the speed: decoding 2M lines
+of the benchmark's log takes 35 % less CPU time than by the parser alone, the whole run 15 % less.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from transforms.formats.line_blocks import Offsets, positions_of
 
 Mask = npt.NDArray[np.bool_]
-Path = tuple[str, ...]
+Path = tuple["str | int", ...]
 
 _TEMPLATES = 6
 """Layouts that are tried in a block."""
@@ -35,12 +35,22 @@ _PIECES = 4_096
 _LINES = 8_192
 """Lines that are read at once: they and the vectors stay in the processor's cache."""
 
+_FEW = 8
+"""Distinct values among the first ones that are few."""
+
 _WIDE = 64
 """Bytes that are compared at once."""
 
-_SCALAR = re.compile(rb"(?P<before>:\s*)(?P<scalar>-?[0-9.]+|true|false|null)")
+_SCALAR = re.compile(
+    rb"(?P<before>:\s*)(?P<scalar>-?[0-9.]+|true|false|null|(?P<list>\[[-0-9,\[\]]*\]))"
+)
 # Neither an exponent (it may be too large for a double) nor minus zero: a parser knows better.
 _PLAIN = r"^(?:0|-?[1-9][0-9]{0,17}|(?:0|-?(?:0|[1-9][0-9]{0,9}))\.[0-9]{1,9}|true|false|null)$"
+_WHOLE = r"(?:0|-?[1-9][0-9]{0,17})"
+_WHOLES = rf"{_WHOLE}(?:,{_WHOLE})*"
+_MEMBER = rf"(?:{_WHOLE}|\[(?:{_WHOLES})?\])"
+_LIST = rf"^\[(?:{_MEMBER}(?:,{_MEMBER})*)?\]$"
+"""Whole numbers, and lists of them: such as the paths of keys in Zeebe's records."""
 _TAIL = np.array([(1 << (8 * n)) - 1 for n in range(8)] + [2**64 - 1], np.uint64)
 
 
@@ -52,11 +62,13 @@ class _Value:
         quote: string: number of its opening quote; scalar: of the quote before the gap.
         before: scalar: bytes of the gap before it; -1 for a string.
         after: scalar: bytes of the gap behind it.
+        form: scalar: what it must match.
     """
 
     quote: int
     before: int = -1
     after: int = 0
+    form: str = _PLAIN
 
 
 @dataclass(frozen=True)
@@ -204,10 +216,11 @@ def _template_of(line: bytes, paths: Mapping[str, Path]) -> _Template | None:
             return None
         if found:
             start, end = found[0].span("scalar")
-            if not re.match(_PLAIN, found[0]["scalar"].decode()):
+            form = _PLAIN if found[0]["list"] is None else _LIST
+            if not re.match(form, found[0]["scalar"].decode()):
                 return None
             runs.append(run + piece[:start])
-            values.append(_Value(i - 1, start, len(piece) - end))
+            values.append(_Value(i - 1, start, len(piece) - end, form))
             run = piece[end:]
         else:
             run += piece
@@ -236,6 +249,8 @@ def _fields(
             node = node.get(key) if isinstance(node, dict) else None
         if node is not None and not isinstance(node, str):
             return None  # an object or an array
+        if node is not None and values[int(node)].form == _LIST:
+            return None
         fields[name] = None if node is None else int(node)
     return fields
 
@@ -290,8 +305,8 @@ def _read(
     scalars = [i for i, value in enumerate(template.values) if value.before >= 0]
     for i in scalars:
         texts[i] = _texts(block, bounds[i][0][rows], bounds[i][1][rows])
-        plain = pc.match_substring_regex(texts[i], _PLAIN)
-        if not pc.all(plain).as_py():
+        plain = _matches(texts[i], template.values[i].form)
+        if plain is not None:
             rows = rows[np.asarray(plain)]
             texts = {k: text.filter(plain) for k, text in texts.items()}
     fields: dict[str, pa.Array] = {}
@@ -304,6 +319,18 @@ def _read(
     for name, number in template.fields.items():
         fields[name] = pa.nulls(len(rows), pa.string()) if number is None else texts[number]
     return rows, fields
+
+
+def _matches(texts: pa.Array, form: str) -> pa.Array | None:
+    """Say which texts match; None if all do. If they are few distinct ones, these are looked at."""
+    coded = None
+    some = texts.slice(0, _FEW * _FEW)
+    if len(some) == _FEW * _FEW and len(some.unique()) <= _FEW:
+        coded = texts.dictionary_encode()
+    matches = pc.match_substring_regex(texts if coded is None else coded.dictionary, form)
+    if pc.all(matches).as_py():
+        return None
+    return matches if coded is None else matches.take(coded.indices)
 
 
 def _only(good: Mask) -> Offsets:

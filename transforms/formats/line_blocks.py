@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.dead_letters import MAX_PAYLOAD
 from schemas.events import EVENT_SCHEMA
@@ -102,6 +103,29 @@ def line_bounds(data: bytes) -> tuple[Offsets, Offsets]:
     starts[1:] = ends[:-1] + 1
     returns = (ends > starts) & (raw[np.maximum(ends, 1) - 1] == 13) if len(ends) else ends > 0
     return starts, ends - returns
+
+
+def as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
+    """Put messages behind one another, each on a line of its own.
+
+    Returns:
+        The bytes, start and end of each message in them, and those that have line breaks.
+    """
+    if not len(bodies):
+        none = np.empty(0, np.int64)
+        return b"", none, none, []
+    sizes = pc.binary_length(bodies).to_numpy().astype(np.int64)
+    ends = np.cumsum(sizes + 1) - 1
+    starts = ends - sizes
+    one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
+    data = pc.binary_join(one, b"\n")
+    joined = data[0].as_buffer().to_pybytes()
+    if joined.count(b"\n") == len(bodies) - 1:
+        return joined, starts, ends, []
+    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
+    within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
+    several = np.unique(np.searchsorted(starts, within, side="right") - 1)
+    return joined, starts, ends, several.tolist()
 
 
 def cut_at_newline(data: bytes, complete: bool) -> int:

@@ -40,6 +40,7 @@ from transforms.formats.columns import (
     map_columns,
     name_column,
     replay_attributes,
+    skipped_by,
     to_attributes,
     to_text,
 )
@@ -105,6 +106,16 @@ class ParquetRows:
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read row groups; `position` and `source_offset` are the row's number in the file."""
         return merge((d for f, s in work for d in _read_span(f, s, context)), MERGE_MESSAGES)
+
+    def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:
+        """Return which columns feed events; messages have none."""
+        if not isinstance(sample, InputFile):
+            return None
+        try:
+            with _opened(sample, ()) as source:
+                return _map(source, context)
+        except _UNREADABLE:
+            return None
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Refuse single messages: a Parquet file is many rows (its dead rows are JSON Lines)."""
@@ -286,8 +297,11 @@ def _decode_batch(
     arrays = {name: _field_of(batch, name) for name in mapped.inputs}
     undecodable = _undecodable(arrays, mapped)
     kept = np.setdiff1d(np.arange(batch.num_rows), list(undecodable))
+    passed = np.flatnonzero(skipped_by(mapped, arrays, batch.num_rows, context))
+    passed = np.setdiff1d(passed, list(undecodable))
+    kept = np.setdiff1d(kept, passed)
     rows = len(kept)
-    if undecodable:
+    if rows < batch.num_rows:
         arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
         # A dictionary still has the values that no row is left with.
         arrays = {
@@ -301,7 +315,7 @@ def _decode_batch(
         rows,
         context,
         fixed,
-        to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows),
+        to_attributes({item: arrays[name] for item, name in mapped.items.items()}, rows, context),
     )
     refusals = [replace(refusal, row=int(kept[refusal.row])) for refusal in refused]
     refusals += [
@@ -317,7 +331,7 @@ def _decode_batch(
             dead_row(payload, f"{path}:{first + r.row}", r.error, r.message, attributes)
             for r, payload in zip(refusals, payloads, strict=True)
         ]
-    return decoded_rows(events, failures, batch.num_rows, warnings=warnings)
+    return decoded_rows(events, failures, batch.num_rows, len(passed), warnings)
 
 
 def _undecodable(arrays: Mapping[str, pa.Array], mapped: ColumnMap) -> dict[int, str]:

@@ -24,7 +24,13 @@ _MODULES = {
     "imixs_xml": "transforms.formats.imixs_xml",
     "dead_letters": "transforms.formats.dead_letters",
     "parquet": "transforms.formats.parquet_rows",
+    "avro": "transforms.formats.avro.format",
+    "ocel": "transforms.formats.ocel.format",
     "imixs_json": "transforms.formats.imixs_json",
+    "kogito": "transforms.formats.messages.kogito",
+    "cloudevents": "transforms.formats.messages.cloudevents",
+    "zeebe": "transforms.formats.messages.zeebe",
+    "imixs_outbox": "transforms.formats.messages.imixs_outbox",
     "json_lines": "transforms.formats.json_lines",
     "csv": "transforms.formats.csv_rows",
 }
@@ -52,6 +58,11 @@ def get(name: str) -> Format:
         return cast(Format, _installed()[name].load())
     reason = f"unknown format {name!r}; known are {', '.join(names())}"
     raise UnknownFormat(reason)
+
+
+def is_foreign(name: str) -> bool:
+    """Say whether a format is of another package."""
+    return name not in _MODULES
 
 
 def detect(head: bytes, name: str) -> Format | None:

@@ -12,8 +12,9 @@ attributes of a trace or log stand before what it contains, as the standard has 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from schemas.dead_letters import MAX_PAYLOAD
 from transforms.formats.base import (
@@ -26,7 +27,7 @@ from transforms.formats.base import (
     Span,
 )
 from transforms.formats.columns import replay_attributes
-from transforms.formats.xes_events import Batch, Part, Picks
+from transforms.formats.xes_events import DEFAULTS, Batch, Part, Picks
 from transforms.formats.xes_log import LogReader, as_utf8, encoding_of, pieces
 from transforms.formats.xes_rows import Cursor, Header, Unreadable
 from transforms.formats.xes_walk import TYPES, Walker, classifier_keys
@@ -55,6 +56,10 @@ class XesFormat:
     title: str = "XES event logs (.xes, .xes.gz)"
     expansion: float = 0.35
     python_bound: bool = True
+    origins: ClassVar[Mapping[str, str]] = {
+        column: " or ".join(f"{key} of the {holder}" for holder, key in places)
+        for column, places in DEFAULTS.items()
+    }
     chunk_bytes: int = 1024 * 1024
 
     def detects(self, head: bytes, name: str) -> bool:

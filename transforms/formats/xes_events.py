@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -294,7 +294,12 @@ class Batch:
         if any(part.message is not None for part in parts):
             payloads = self._of_messages(counts, fixed)
         events, refusals = build_events(
-            found, total, self.context, fixed, to_attributes(items, total), payloads
+            found,
+            total,
+            replace(self.context, mapping=None),
+            fixed,
+            to_attributes(items, total),
+            payloads,
         )
         return events, self._refuse(refusals, counts, found.get("case_id"))
 

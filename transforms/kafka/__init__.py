@@ -1,8 +1,8 @@
 """Kafka: where topics are (`address`), the client's settings, and the clients themselves."""
 
+from transforms.addresses import BadAddress, BrokerFault
 from transforms.kafka.address import Broker, KafkaAddress, KafkaTarget, matching
 from transforms.kafka.clients import (
-    BrokerFault,
     Monitor,
     check,
     check_target,
@@ -11,7 +11,6 @@ from transforms.kafka.clients import (
     patiently,
     settings_for,
 )
-from transforms.kafka.settings import BadAddress
 
 __all__ = [
     "BadAddress",

@@ -10,15 +10,21 @@ they are never in a command line, in a log, or in the description of a job.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-from transforms.durations import parse_ms, show_ms
-from transforms.kafka.settings import BadAddress
+from transforms.addresses import (
+    BadAddress,
+    quoted,
+    read_duration_ms,
+    read_number,
+    read_query,
+    refuse,
+)
+from transforms.durations import show_ms
 
 GROUP = "imixs-streams"
 
@@ -74,20 +80,20 @@ class KafkaAddress(Broker):
         servers, path, query = _split(uri, ("group", "start", "config", "idle", "refresh"))
         topics = tuple(each.strip() for each in path.split(",") if each.strip())
         if not topics:
-            _refuse(uri, "it names no topic; write kafka://host:9092/topic")
+            refuse(uri, "it names no topic; write kafka://host:9092/topic")
         for topic in topics:
             if not _TOPIC.fullmatch(topic):
-                _refuse(uri, f"{topic!r} is no topic name: letters, digits, '.', '_', '-', or '*'")
+                refuse(uri, f"{topic!r} is no topic name: letters, digits, '.', '_', '-', or '*'")
         if "group" in query and not query["group"]:
-            _refuse(uri, "group is empty; leave it out to use the pipeline's own")
+            refuse(uri, "group is empty; leave it out to use the pipeline's own")
         address = cls(
             servers,
             query.get("config", ""),
             topics,
             query.get("group", group),
             query.get("start", "committed"),
-            _duration_ms(uri, "idle", query["idle"]) if "idle" in query else cls.idle_ms,
-            _duration_ms(uri, "refresh", query["refresh"])
+            read_duration_ms(uri, "idle", query["idle"]) if "idle" in query else cls.idle_ms,
+            read_duration_ms(uri, "refresh", query["refresh"])
             if "refresh" in query
             else cls.refresh_ms,
         )
@@ -104,15 +110,15 @@ class KafkaAddress(Broker):
 
     def __str__(self) -> str:
         text = (
-            f"{_SCHEME}{','.join(self.servers)}/{','.join(self.topics)}?group={_quoted(self.group)}"
+            f"{_SCHEME}{','.join(self.servers)}/{','.join(self.topics)}?group={quoted(self.group)}"
         )
         if self.start != "committed":
-            text += f"&start={_quoted(self.start)}"
+            text += f"&start={quoted(self.start)}"
         if self.idle_ms != KafkaAddress.idle_ms:
             text += f"&idle={show_ms(self.idle_ms)}"
         if self.refresh_ms != KafkaAddress.refresh_ms:
             text += f"&refresh={show_ms(self.refresh_ms)}"
-        return text + (f"&config={_quoted(self.config)}" if self.config else "")
+        return text + (f"&config={quoted(self.config)}" if self.config else "")
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,11 @@ class KafkaTarget(Broker):
         """
         servers, prefix, query = _split(uri, ("config", "partitions", "replication"))
         if prefix and ("*" in prefix or not _TOPIC.fullmatch(prefix)):
-            _refuse(uri, f"{prefix!r} cannot begin a topic name: letters, digits, '.', '_', '-'")
-        partitions = _number(uri, "partitions", query.get("partitions", str(cls.partitions)))
-        replication = _number(uri, "replication", query.get("replication", str(cls.replication)))
+            refuse(uri, f"{prefix!r} cannot begin a topic name: letters, digits, '.', '_', '-'")
+        partitions = read_number(uri, "partitions", query.get("partitions", str(cls.partitions)))
+        replication = read_number(
+            uri, "replication", query.get("replication", str(cls.replication))
+        )
         return cls(servers, query.get("config", ""), prefix, partitions, replication)
 
     def topic(self, table: str) -> str:
@@ -152,22 +160,13 @@ class KafkaTarget(Broker):
             f"{_SCHEME}{','.join(self.servers)}/{self.prefix}"
             f"?partitions={self.partitions}&replication={self.replication}"
         )
-        return text + (f"&config={_quoted(self.config)}" if self.config else "")
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="/:+.-_~")
-
-
-def _refuse(uri: str, reason: str) -> None:
-    text = f"{uri}: {reason}"
-    raise BadAddress(text)
+        return text + (f"&config={quoted(self.config)}" if self.config else "")
 
 
 def _split(uri: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], str, dict[str, str]]:
     """Split a URI into servers, path and query, each percent-decoded."""
     if not uri.startswith(_SCHEME):
-        _refuse(uri, "a Kafka address begins with kafka://")
+        refuse(uri, "a Kafka address begins with kafka://")
     rest, _, query_text = uri[len(_SCHEME) :].partition("?")
     netloc, _, path = rest.partition("/")
     if "@" in netloc:
@@ -177,49 +176,24 @@ def _split(uri: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], str, dict
             "put sasl.username and sasl.password into a file and add ?config=FILE"
         )
         raise BadAddress(reason)
-    query: dict[str, str] = {}
     for part in query_text.split("&"):
-        if not part:
-            continue
-        name, _, value = part.partition("=")
-        name = unquote(name)
+        name = unquote(part.partition("=")[0])
         if _SECRET.search(name):
             reason = (
                 f"{_SCHEME}{netloc}: {name} does not belong in an address; "
                 "put it into a file and add ?config=FILE"
             )
             raise BadAddress(reason)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-            if "." in name:
-                hint = "; settings of the client go into a file: ?config=FILE"
-            _refuse(uri, f"there is no option {name!r}{hint}")
-        if name in query:
-            _refuse(uri, f"{name} is given twice")
-        query[name] = unquote(value)
+    elsewhere = "; settings of the client go into a file: ?config=FILE"
+    query = read_query(uri, query_text, known, elsewhere)
     servers = []
     for text in netloc.split(","):
         found = _HOST.fullmatch(unquote(text.strip()))
         if not found or int(found[3] or 9092) > 65535:
-            _refuse(uri, f"{text!r} is no broker; write host:port")
+            refuse(uri, f"{text!r} is no broker; write host:port")
         else:
             servers.append(f"{found[1]}:{found[3] or 9092}")
     return tuple(servers), unquote(path), query
-
-
-def _number(uri: str, name: str, text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 10_000:
-        _refuse(uri, f"{name}={text} is no number from 1 to 10000")
-    return int(text)
-
-
-def _duration_ms(uri: str, name: str, text: str) -> int:
-    try:
-        return parse_ms(text)
-    except ValueError as error:
-        reason = f"{uri}: {name}={text} {error}"
-        raise BadAddress(reason) from None
 
 
 def _time_ms(uri: str, text: str) -> int:

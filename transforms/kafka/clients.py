@@ -9,18 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from transforms.addresses import BadAddress, BrokerFault
 from transforms.kafka.address import GROUP, Broker, KafkaAddress, KafkaTarget, matching
-from transforms.kafka.settings import BadAddress, client_settings
+from transforms.kafka.settings import client_settings
 
 LOGGER = logging.getLogger(__name__)
 
 _NO_METADATA = "Failed to get metadata: "
 
 T = TypeVar("T")
-
-
-class BrokerFault(ValueError):
-    """The broker cannot be used as asked; one line says why."""
 
 
 class Monitor:

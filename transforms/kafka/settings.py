@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from transforms.addresses import BadAddress
+
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _NAMED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _LINE = re.compile(r"((?:\\.|[^\\:=\s])*)[ \t\f]*(?:[:=][ \t\f]*)?(.*)", re.DOTALL)
@@ -27,10 +29,6 @@ _SAME_BUT_NAME = {
 }
 _STORES = {".jks", ".keystore", ".truststore"}
 _PEM = "-----BEGIN "
-
-
-class BadAddress(ValueError):
-    """A Kafka address or its settings cannot be used; one line names the value and the fix."""
 
 
 def read_properties(text: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
 import orjson
@@ -214,6 +214,10 @@ class Run:
     file_format: FileFormat
     store: Store
     notes: tuple[str, ...] = ()
+
+    def elsewhere(self) -> Run:
+        """Return what workers of other machines get: a folder of this one is not theirs."""
+        return replace(self, scratch="")
 
     @classmethod
     def start(

@@ -27,6 +27,7 @@ from transforms.counts import counted
 from transforms.exchange import fetch, with_schema
 from transforms.hashing import Lane, combine, hash_strings
 from transforms.progress import tally
+from transforms.receipts import Delivered, acknowledge
 from transforms.sinks.commit import MANIFEST, OutputError, Run, Store, sync_folder
 from transforms.sinks.tables import FILE_FORMATS, TableWriter, open_table
 
@@ -84,6 +85,7 @@ class _Write(beam.DoFn):
         self._made: list[_Made] = []
         self._dead: list[tuple[int, int, bytes]] = []
         self._dead_bytes = 0
+        self._elements: list[Delivered] = []
 
     def start_bundle(self) -> None:
         # Of a bundle that failed.
@@ -91,9 +93,11 @@ class _Write(beam.DoFn):
             self._run.store.remove(made.staged)
         self._made = []
         self._dead, self._dead_bytes = [], 0
+        self._elements = []
 
     def process(self, element: tuple[str, int, int, bytes]) -> Iterator[None]:
         name, place, until_ms, packed = element
+        self._elements.append(element[:3])
         if name == DEAD_LETTERS.name:
             self._dead.append((until_ms, place, packed))
             self._dead_bytes += len(packed)
@@ -105,8 +109,12 @@ class _Write(beam.DoFn):
 
     def finish_bundle(self) -> None:
         self._write_dead()
-        if not self._made:
-            return
+        if self._made:
+            self._show()
+        acknowledge(self._scratch, self._elements)
+        self._elements = []
+
+    def _show(self) -> None:
         _show(self._run, self._made)
         counts: Counter[str] = Counter()
         for made in self._made:

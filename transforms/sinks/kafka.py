@@ -10,7 +10,7 @@ partition, in order, by the partitioner that Java's clients use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ from transforms.kafka import (
     settings_for,
 )
 from transforms.progress import tally
-from transforms.sinks.text import json_lines, json_values
+from transforms.receipts import Delivered, acknowledge
+from transforms.sinks.delivery import taken
+from transforms.sinks.text import json_lines, keys_of
 
 MESSAGE_BYTES = 16 * 1024 * 1024
 """Rows may be larger than Kafka's default of 1 MB: a dead letter, a case with many items."""
@@ -44,9 +46,6 @@ PROPAGATION_MS = 30_000
 
 WAITING_ROWS = 100_000
 """Rows that wait for the broker, at most."""
-
-DELIVERED = "delivered:"
-"""Prefix of the counts of rows that a broker has taken: behind it the target and the table."""
 
 _WAITING_BYTES = 256 * 1024 * 1024
 _SLICE_ROWS = 20_000
@@ -89,11 +88,13 @@ class _Produce(beam.DoFn):
         self._bytes = 0
         self._number, self._scratch = step.number, step.scratch
         self._given: Counter[str] = Counter()
+        self._elements: list[Delivered] = []
 
     def start_bundle(self) -> None:
         self._failed = []
         self._bytes = 0
         self._given.clear()
+        self._elements = []
         if self._producer is None:
             self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
 
@@ -111,14 +112,15 @@ class _Produce(beam.DoFn):
             if len(part) > len(self._spent):
                 self._spent = part
         self._given[name] += rows.num_rows
+        self._elements.append(element[:3])
         return iter(())
 
     def finish_bundle(self) -> None:
         self._drain()
         for name, rows in self._given.items():
             Metrics.counter(WriteKafka, f"rows_{name}").inc(rows)
-        delivered = {f"{DELIVERED}{self._number}:{name}": n for name, n in self._given.items()}
-        tally(self._scratch, delivered)
+        tally(self._scratch, taken(self._number, self._given))
+        acknowledge(self._scratch, self._elements)
 
     def teardown(self) -> None:
         if self._producer is not None:
@@ -183,11 +185,6 @@ def _producer(target: KafkaTarget, monitor: Monitor, linger_ms: int) -> Any:
     return make(client().Producer, settings, target)
 
 
-def delivered(counts: Mapping[str, int], number: int, tables: Iterable[str]) -> dict[str, int]:
-    """Return how many rows of each table a target has taken, from a run's counts."""
-    return {name: counts.get(f"{DELIVERED}{number}:{name}", 0) for name in tables}
-
-
 def messages(
     rows: pa.Table, output: Output, into: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
@@ -200,24 +197,12 @@ def messages(
     """
     rows = rows.combine_chunks()
     values = texts_of(json_lines(rows), 1)
-    keys = texts_of(_keys(rows, output.key))
+    keys = texts_of(keys_of(rows, output.key))
     found = [*into[: len(values)], *({} for _ in range(len(values) - len(into)))]
     for message, value, key in zip(found, values, keys, strict=True):
         message["value"] = value
         message["key"] = key
     return found
-
-
-def _keys(rows: pa.Table, names: tuple[str, ...]) -> pa.Array:
-    """Return the text of a key; of several columns, a JSON array."""
-    columns = [rows[name].combine_chunks() for name in names]
-    if len(columns) == 1:
-        return columns[0].cast(pa.string())
-    texts = [json_values(column) for column in columns]
-    parts: list[Any] = ["[", texts[0]]
-    for text in texts[1:]:
-        parts += [",", text]
-    return pa.compute.binary_join_element_wise(*parts, "]", "")
 
 
 def create_topics(

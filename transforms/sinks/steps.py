@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from schemas.tables import TABLES, Output
-from transforms.counts import EVENTS, ITEM, MESSAGES, QUALITY, WARNING, Count
+from transforms.counts import EVENTS, ITEM, MESSAGES, QUALITY, UNFIT, WARNING, Count
 from transforms.exchange import fetch, with_schema
 from transforms.sinks.commit import Run, part_name
 
@@ -138,6 +138,11 @@ def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[st
         found = {name[len(ITEM) :].lower() for name in counts if name.startswith(ITEM)}
         missing = [item for item in items if item.lower() not in found]
         warnings += [f"--items {item}: no event has it" for item in missing]
+    warnings += [
+        f"--items {name[len(UNFIT) :]}: not of its type and left out: {count:,}"
+        for name, count in sorted(counts.items())
+        if name.startswith(UNFIT)
+    ]
     empty = [each for each in warnings if each.endswith(EMPTY)]
     if len(empty) > 3:
         rest = [each for each in warnings if not each.endswith(EMPTY)]

@@ -219,3 +219,15 @@ def _join(parts: list[str | pa.Array], rows: int) -> pa.Array:
     if len(merged) == 1:
         return merged[0]
     return pc.binary_join_element_wise(*merged, "")
+
+
+def keys_of(rows: pa.Table, names: tuple[str, ...]) -> pa.Array:
+    """Return the text of a key; of several columns, a JSON array."""
+    columns = [rows[name].combine_chunks() for name in names]
+    if len(columns) == 1:
+        return columns[0].cast(pa.string())
+    texts = [json_values(column) for column in columns]
+    parts: list[Any] = ["[", texts[0]]
+    for text in texts[1:]:
+        parts += [",", text]
+    return pa.compute.binary_join_element_wise(*parts, "]", "")

@@ -32,12 +32,14 @@ from transforms.formats.base import (
     Context,
     Counting,
     Decoded,
+    Demanding,
     Failure,
     Format,
     InputFile,
     Span,
 )
 from transforms.formats.columns import NO_COLUMN
+from transforms.formats.items import with_types
 from transforms.sources.matching import Matched, match, shown
 
 HEAD = 64 * 1024
@@ -182,6 +184,21 @@ def unfit_columns(found: Plan, context: Context) -> str | None:
     return next((each for each in decoded.warnings if NO_COLUMN in each), None)
 
 
+def unmet_demand(found: Plan, format_name: str, context: Context) -> str | None:
+    """Say which option the first files cannot be read without; None if one of them can."""
+    problem = None
+    for path, size in found.files[:SAMPLE]:
+        file, head = open_file(path, size)
+        form = registry.get(format_name) if format_name != "auto" else registry.detect(head, path)
+        if not isinstance(form, Demanding):
+            continue
+        wrong = form.demands(file, context)
+        if wrong is None:
+            return None
+        problem = problem or wrong
+    return problem
+
+
 @dataclass
 class _Look:
     """What a look into one file says of it and of the files that it stands for."""
@@ -317,7 +334,8 @@ def read_unit(unit: Unit, context: Context) -> Iterator[Decoded]:
             span = _WHOLE if start == 0 and end is None else Span(start, end)
             work.setdefault(found.name, []).append((file, span))
     for name, parts in work.items():
-        yield from registry.get(name).read(parts, context)
+        for decoded in registry.get(name).read(parts, context):
+            yield with_types(decoded, context)
 
 
 _WHOLE = Span()

@@ -23,7 +23,7 @@ MESSAGE_SCHEMA = pa.schema(
     [
         # Null: a deleted record (a tombstone of a compacted topic).
         pa.field("payload", pa.binary()),
-        # `topic/partition`
+        # `topic/partition`; of Pub/Sub `project/subscription/message`, the offset is the message id
         pa.field("source", NAME, nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         # µs since the epoch, monotone per source.
@@ -36,6 +36,7 @@ HEADERS = pa.field("attributes", ATTRIBUTES)
 
 _BEHIND = b"behind_watermark"
 _COMPLETE = b"complete"
+_RECEIPT = b"receipt"
 
 DRAIN = 2**62
 """What a reader that has ended says it is complete to."""
@@ -66,6 +67,7 @@ def pack_messages(
     headers: Sequence[Headers | None] = (),
     behind: int = 0,
     said: tuple[int, int, int] | tuple[()] = (),
+    receipt: int = 0,
 ) -> bytes:
     """Pack messages.
 
@@ -77,6 +79,7 @@ def pack_messages(
         headers: of each message; empty if none has any.
         behind: how many came behind the watermark.
         said: what `said_complete` gives back.
+        receipt: number of the batch in its run's account (`transforms.receipts`); 0: it has none.
     """
     names, codes = sources
     columns = [
@@ -87,7 +90,7 @@ def pack_messages(
     ]
     schema = MESSAGE_SCHEMA
     if len(headers):
-        texts = [None if each is None else _texts(each) for each in headers]
+        texts = [None if each is None else header_texts(each) for each in headers]
         columns.append(pa.array(texts, ATTRIBUTES))
         schema = schema.append(HEADERS)
     metadata = {}
@@ -95,12 +98,14 @@ def pack_messages(
         metadata[_BEHIND] = str(behind).encode()
     if said:
         metadata[_COMPLETE] = " ".join(map(str, said)).encode()
+    if receipt:
+        metadata[_RECEIPT] = str(receipt).encode()
     if metadata:
         schema = schema.with_metadata(metadata)
     return pack(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def _texts(headers: Headers) -> list[tuple[str, str]]:
+def header_texts(headers: Headers) -> list[tuple[str, str]]:
     """Return headers as texts: a name may come twice, then its last value counts."""
     texts: dict[str, str] = {}
     for name, value in headers:
@@ -143,6 +148,11 @@ def unpack_messages(packed: bytes | pa.Table) -> MessageBatch:
         conform(table["record_time"], pa.int64()),
         attributes,
     )
+
+
+def receipt_of(table: pa.Table) -> int:
+    """Return the number of a batch in its run's account; 0 if it has none."""
+    return int((table.schema.metadata or {}).get(_RECEIPT, 0))
 
 
 def said_complete(table: pa.Table) -> tuple[int, int, int] | tuple[()]:

@@ -7,7 +7,6 @@ and the watermark are those of `transforms.sources.kafka.partitions`.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from itertools import compress
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 import orjson
 from apache_beam.metrics import Metrics
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 
 from transforms.kafka import BrokerFault, Monitor, client, matching
 from transforms.sources.kafka.marks import KafkaMark, bound_of, committer_of, consumer_of
 from transforms.sources.kafka.partitions import Key, Partitions, restore
 from transforms.sources.kafka.slice import KafkaSlice
-from transforms.sources.messages import DRAIN, pack_messages
+from transforms.sources.messages import pack_messages
+from transforms.sources.reading import Reading
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,10 +32,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 _AHEAD_US = 60_000_000
 """A message's timestamp may be so far ahead of this machine's clock."""
 
-PATIENCE_S = 1.0
 FIRST_FILL_S = 5.0
 ASK_S = 5.0
-_STOP_LOOKS_S = 0.1
 _STATISTICS_MS = 500
 
 _COUNTERS = ("messages", "behind_watermark", "ahead_of_clock", "lost_offsets")
@@ -61,7 +59,7 @@ def _keys_of(messages: list[Any]) -> tuple[list[Key], Any]:
     return [(names[each // width], each % width) for each in found.tolist()], codes
 
 
-class Reading:
+class KafkaReading(Reading):
     """Reads the partitions of one slice; its methods are those of Beam's readers.
 
     Args:
@@ -70,6 +68,7 @@ class Reading:
     """
 
     def __init__(self, owned: KafkaSlice, mark: KafkaMark | None) -> None:
+        super().__init__(owned.number, owned.of, owned.stop, owned.marks_ms, owned.rest_every_s)
         kafka = client()
         self._errors, self._exception = kafka.KafkaError, kafka.KafkaException
         self._place = kafka.TopicPartition
@@ -87,14 +86,8 @@ class Reading:
         self._held: list[Any] = []
         self._statistics: bytes | str = ""
         self._ask = min(owned.batch, 1000)
-        self._refreshed = self._looked = float("-inf")
-        self._ended = False
-        self._rested = self._turn()
-        self._read_all = False
-        self._told = -DRAIN
-        self._current = b""
-        self._current_time = MIN_TIMESTAMP
-        self._counters = {name: Metrics.counter(Reading, name) for name in _COUNTERS}
+        self._refreshed = float("-inf")
+        self._counters = {name: Metrics.counter(KafkaReading, name) for name in _COUNTERS}
         self._monitor = Monitor(owned.address.servers)
         self._consumer = consumer_of(
             owned.address,
@@ -119,27 +112,11 @@ class Reading:
         deadline = time.monotonic() + FIRST_FILL_S
         while not self.advance():
             done = self._ended or time.monotonic() > deadline
-            if done or (self._known and self._all_read()):
+            if done or (self._known and self._has_read_all()):
                 return False
         return True
 
-    def advance(self) -> bool:
-        """Take the next batch; wait for it no longer than `linger_ms`, or `PATIENCE_S` for a mark.
-
-        Where marks are wanted a bundle goes on while nothing comes: its end costs the runner
-        more than the wait.
-        """
-        deadline = time.monotonic() + PATIENCE_S
-        while not (found := self._advance()):
-            if not self._slice.marks_ms or self._ended or time.monotonic() > deadline:
-                break
-        return found
-
-    def _advance(self) -> bool:
-        if self._ended or self._rests():
-            return False
-        if self._stopping():
-            return self._end()
+    def _poll(self) -> bool:
         self._refresh()
         wait = self._slice.linger_ms / 1000
         messages = self._held or self._consumer.consume(self._ask, wait)
@@ -147,77 +124,16 @@ class Reading:
         found = bool(messages) and self._take(messages)
         if self._statistics:
             self._confirm()
-        if found:
-            self._read_all = self._all_read()
-            return True
-        if self._slice.until_end and self._at_ends():
-            return self._end()
-        return self._mark_time()
+        return found
 
-    def _all_read(self) -> bool:
+    def _has_read_all(self) -> bool:
         return all(map(self._partitions.at_end, self._partitions))
 
-    def _rests(self) -> bool:
-        """Say whether it is time to have nothing, all readers of a process at the same time."""
-        turn = self._turn()
-        if turn == self._rested and not (self._read_all and self._slice.rest_every_s):
-            return False
-        self._rested, self._read_all = turn, False
-        return True
+    def _is_over(self) -> bool:
+        return self._slice.until_end and self._at_ends()
 
-    def _turn(self) -> int:
-        every = self._slice.rest_every_s
-        return int(time.time() // every) if every else 0
-
-    def _end(self) -> bool:
-        """End; the last batch is an empty one that says so, if marks are wanted."""
-        self._ended = True
-        if not self._slice.marks_ms:
-            return False
-        self._current = self._empty(DRAIN)
-        return True
-
-    def _mark_time(self) -> bool:
-        """Make an empty batch where the watermark has passed a granule without messages."""
-        length = self._slice.marks_ms
-        watermark = self._partitions.watermark() if length else None
-        if watermark is None or watermark // 1000 // length <= self._told // length:
-            return False
-        self._current = self._empty(watermark // 1000)
-        self._current_time = Timestamp(micros=watermark)
-        return True
-
-    def _empty(self, complete_ms: int) -> bytes:
-        none = np.empty(0, np.int64)
-        codes = (list[str](), np.empty(0, np.int32))
-        return pack_messages([], codes, none, none, said=self._say(complete_ms))
-
-    def _say(self, complete_ms: int | None) -> tuple[int, int, int] | tuple[()]:
-        """Return what a batch says of its reader, and remember it."""
-        if complete_ms is None or not self._slice.marks_ms:
-            return ()
-        self._told = complete_ms
-        return self._slice.number, self._slice.of, complete_ms
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing comes any more."""
-        return self._ended
-
-    def get_current(self) -> bytes:
-        """Return the batch."""
-        return self._current
-
-    def get_current_timestamp(self) -> Timestamp:
-        """Return the record time of its oldest message, less D."""
-        return self._current_time
-
-    def get_watermark(self) -> Timestamp:
-        """Return what no message to come is before."""
-        if self._ended:
-            return MAX_TIMESTAMP
-        watermark = self._partitions.watermark()
-        return MIN_TIMESTAMP if watermark is None else Timestamp(micros=watermark)
+    def _watermark_us(self) -> int | None:
+        return self._partitions.watermark()
 
     def get_checkpoint_mark(self) -> KafkaMark:
         """Return where this reader stands: after the batch that was taken last."""
@@ -301,7 +217,6 @@ class Reading:
             raised, raised_count = self._partitions.take(key, int(offsets[rows[-1]]), times[rows])
             times[rows] = raised
             behind += raised_count
-        watermark = self._partitions.watermark()
         headers = [message.headers() for message in messages]
         names = np.array([self._index[key] for key in keys], np.int32)
         self._current = pack_messages(
@@ -311,7 +226,7 @@ class Reading:
             times,
             headers if any(headers) else (),
             behind=behind,
-            said=self._say(None if watermark is None else watermark // 1000),
+            said=self._say_now(),
         )
         oldest = int(times.min()) - 1000 * self._slice.disorder_ms
         self._current_time = Timestamp(micros=oldest)
@@ -375,14 +290,6 @@ class Reading:
                 self._partitions.confirm(key, state["hi_offset"], heard[state["leader"]])
 
     # Partitions
-
-    def _stopping(self) -> bool:
-        """Whether the stop file exists; looked for ten times a second at most."""
-        now = time.monotonic()
-        if not self._slice.stop or now - self._looked < _STOP_LOOKS_S:
-            return False
-        self._looked = now
-        return os.path.exists(self._slice.stop)
 
     def _at_ends(self) -> bool:
         return self._ends is not None and all(

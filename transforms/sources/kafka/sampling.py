@@ -7,6 +7,7 @@ import time
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress, Monitor, client
 from transforms.sources.kafka.marks import consumer_of
+from transforms.sources.messages import header_texts
 
 WAIT_S = 3.0
 
@@ -53,6 +54,7 @@ def sample(
                         message.value() or b"",
                         f"{key[0]}/{key[1]}",
                         message.offset(),
+                        dict(header_texts(message.headers() or ())),
                         record_time=message.timestamp()[1] * 1000,
                     )
                 if message.error() is not None or counts[key] >= wanted[key][1]:

@@ -1,0 +1,1 @@
+"""Formats that engines write to brokers: JSON with an envelope, as messages and in files."""

@@ -1,0 +1,108 @@
+"""The step of an own source: how a runner cuts it, and how a job that goes on learns of it anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder
+from apache_beam.io.unbounded_source import (
+    CheckpointMark,
+    UnboundedReader,
+    UnboundedSource,
+    _ReadFromUnboundedSourceDoFn,
+)
+
+from transforms.sources.standing import StandingReader
+
+_CURRENT: dict[str, NamedSource] = {}
+"""By name, what the steps of this process read, as their job was launched with it."""
+
+S = TypeVar("S", bound="NamedSource")
+
+
+class NamedSource(UnboundedSource):
+    """One slice of what some topics hold, read in packed batches.
+
+    A runner keeps a source with where it stands. So a job that goes on from a savepoint has the
+    sources of the job before, and would never learn of an address that is another now: where a
+    source has a name, its step's own is taken, and of the old one only which slice it is.
+
+    Attributes:
+        reads: names what is read, over all versions of a job; empty for no name.
+        number: of this slice.
+        of: number of slices.
+    """
+
+    reads: str
+    number: int
+    of: int
+
+    def current(self: S) -> S:
+        """Return this slice as the step of this process has it."""
+        found = _CURRENT.get(self.reads) if self.reads else None
+        if not isinstance(found, type(self)):
+            return self
+        return replace(found, number=self.number, of=self.of)
+
+    def slices(self: S, count: int) -> list[S]:
+        """Cut into slices."""
+        return [replace(self, number=number, of=count) for number in range(count)]
+
+    def create_reader(
+        self, options: Any, checkpoint_mark: CheckpointMark | None
+    ) -> UnboundedReader:
+        """Make a reader that goes on after a mark."""
+        return StandingReader(self.current(), checkpoint_mark)
+
+    def default_output_coder(self) -> BytesCoder:
+        """Elements are bytes."""
+        return BytesCoder()
+
+
+@dataclass(eq=False)
+class ReadBatches(beam.PTransform):
+    """Reads messages: packed batches of `MESSAGE_SCHEMA` (bytes), stamped with record time - D.
+
+    A batch's timestamp is that of its oldest message.
+
+    Attributes:
+        source: what to read, and how.
+        poll_interval_s: pause of a reader that has nothing.
+        batches_per_bundle: after so many batches a bundle ends, and what was read is finalized.
+        seconds_per_bundle: likewise.
+    """
+
+    source: NamedSource
+    poll_interval_s: float = 0.05
+    batches_per_bundle: int = 4
+    seconds_per_bundle: float = 0.2
+
+    what: ClassVar[str] = "topics"
+
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+        """Wire the step."""
+        read = _Read(
+            self.source, self.poll_interval_s, self.batches_per_bundle, self.seconds_per_bundle
+        )
+        return (
+            root
+            | f"Read {self.what}/Create" >> beam.Create([self.source])
+            | f"Read {self.what}/ReadUnbounded" >> beam.ParDo(read).with_output_types(bytes)
+        )
+
+
+class _Read(_ReadFromUnboundedSourceDoFn):
+    """Beam's own step of an unbounded source, which lets its process know the source it has."""
+
+    def __init__(
+        self, source: NamedSource, poll_interval_s: float, batches: int, seconds: float
+    ) -> None:
+        super().__init__(poll_interval_s, batches, seconds)
+        self._source = source
+
+    def setup(self) -> None:
+        if self._source.reads:
+            _CURRENT[self._source.reads] = self._source
+        super().setup()

@@ -311,6 +311,19 @@ def test_files(data: bytes) -> None:
     assert [row[0] for row in rows(decoded, "event_id")] == [str(i) for i in range(50)]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_whose_first_event_is_larger_than_what_is_looked_at(first: bool) -> None:
+    large = {"text": 'x, {"y": [' * 20_000, "valueType": 1, "more": {"ref": 1}}
+    members = {**EVENT, "data": large} if not first else {"data": large, **EVENT}
+    data = orjson.dumps(members) + b"\n" + cloud_event(id="2")
+    head = data[: registry.HEAD_BYTES]
+    if first:  # nothing but the data is to be seen
+        assert registry.detect(head, "events.jsonl") is registry.get("json_lines")
+    else:
+        assert registry.detect(head, "events.jsonl") is FORMAT
+    assert read_all(FORMAT, data).decoded == 2
+
+
 def test_the_result_does_not_depend_on_how_a_file_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         *(cloud_event(id=str(i), data={"caseId": f"c{i}", "Activity": "a"}) for i in range(40)),

@@ -217,6 +217,14 @@ def test_what_is_no_json(bad: bytes, error: str) -> None:
     assert decoded.decoded == 1
 
 
+def test_a_text_without_an_end_takes_no_longer_than_it_is_long() -> None:
+    """Looking for keys in it anew at each of its quotes would take minutes."""
+    endless = cloud_event()[:-1] + b',"data":{"text":"' + b'\\"' * 500_000
+    decoded = decode(FORMAT, endless, cloud_event())
+    assert errors(decoded) == [("t/0/0", "InvalidJson")]
+    assert decoded.decoded == 1
+
+
 def test_the_last_of_two_values_of_a_key_counts() -> None:
     twice = cloud_event().replace(b'"id":"e-1"', b'"id":"first","id":"last"')
     assert rows(decode(FORMAT, twice), "event_id") == [("last",)]

@@ -40,7 +40,8 @@ from transforms.formats.messages.texts import Texts
 Decode = Callable[[Texts, Context], Decoded]
 
 _BOM = b"\xef\xbb\xbf"
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+# A text without an end is taken whole, or each quote in it would be tried again.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]:,]', re.DOTALL)
 HEAD = 32 * 1024
 """Bytes from which on a head may have been cut."""
 _LIST = re.compile(r"\ufeff?\s*\[")

@@ -167,7 +167,7 @@ def _known_names(names: Collection[str]) -> dict[str, list[str]]:
 def _names_of(lines: Lines, numbers: Offsets) -> set[str]:
     """Return the keys in some of the lines that an event column may be known by."""
     data, starts, ends = lines
-    found = set()
+    found: set[bytes] = set()
     for number in numbers.tolist():
         texts = _TEXT.findall(data, starts[number], ends[number])
         found.update(text for text, colon in texts if colon)

@@ -233,7 +233,8 @@ class Places:
         self._names = {n: code for code, n in enumerate(messages.sources.dictionary.to_pylist())}
         codes = messages.sources.indices.to_numpy()
         offsets = integers(messages.offsets)
-        self._order = np.lexsort((offsets, codes))
+        ordered = len(self._names) == 1 and bool((np.diff(offsets) > 0).all())
+        self._order = np.arange(len(codes)) if ordered else np.lexsort((offsets, codes))
         self._offsets = offsets[self._order]
         self._bounds = np.searchsorted(codes[self._order], np.arange(len(self._names) + 1))
 

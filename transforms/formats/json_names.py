@@ -29,7 +29,8 @@ Lines = tuple[bytes, Offsets, Offsets]
 Plan = TypeVar("Plan")
 
 _SEPARATOR = "\x1f"
-_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:')
+# Every text is taken whole, one without an end too: a quote is never tried twice.
+_TEXT = re.compile(rb'("(?:[^"\\]|\\.)*(?:"|\Z))(\s*:)?', re.DOTALL)
 _BY_VALUE = ("event_id", *INTEGERS)
 _KEYS = {
     column: {key: rank for rank, key in enumerate(keys.split())}
@@ -207,9 +208,10 @@ def _known_names(names: Collection[str]) -> dict[str, list[str]]:
 def _names_of(lines: Lines, numbers: Offsets) -> set[str]:
     """Return the keys in some of the lines that an event column may be known by."""
     data, starts, ends = lines
-    found = set()
+    found: set[bytes] = set()
     for number in numbers.tolist():
-        found.update(_KEY.findall(data, starts[number], ends[number]))
+        texts = _TEXT.findall(data, starts[number], ends[number])
+        found.update(text for text, colon in texts if colon)
     names = set()
     for text in found:
         try:

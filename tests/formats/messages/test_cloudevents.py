@@ -217,6 +217,14 @@ def test_what_is_no_json(bad: bytes, error: str) -> None:
     assert decoded.decoded == 1
 
 
+def test_a_text_without_an_end_takes_no_longer_than_it_is_long() -> None:
+    """Looking for keys in it anew at each of its quotes would take minutes."""
+    endless = cloud_event()[:-1] + b',"data":{"text":"' + b'\\"' * 500_000
+    decoded = decode(FORMAT, endless, cloud_event())
+    assert errors(decoded) == [("t/0/0", "InvalidJson")]
+    assert decoded.decoded == 1
+
+
 def test_the_last_of_two_values_of_a_key_counts() -> None:
     twice = cloud_event().replace(b'"id":"e-1"', b'"id":"first","id":"last"')
     assert rows(decode(FORMAT, twice), "event_id") == [("last",)]
@@ -309,6 +317,19 @@ def test_files(data: bytes) -> None:
     assert registry.detect(data, "events.json") is FORMAT
     decoded = read_all(FORMAT, data)
     assert [row[0] for row in rows(decoded, "event_id")] == [str(i) for i in range(50)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_whose_first_event_is_larger_than_what_is_looked_at(first: bool) -> None:
+    large = {"text": 'x, {"y": [' * 20_000, "valueType": 1, "more": {"ref": 1}}
+    members = {**EVENT, "data": large} if not first else {"data": large, **EVENT}
+    data = orjson.dumps(members) + b"\n" + cloud_event(id="2")
+    head = data[: registry.HEAD_BYTES]
+    if first:  # nothing but the data is to be seen
+        assert registry.detect(head, "events.jsonl") is registry.get("json_lines")
+    else:
+        assert registry.detect(head, "events.jsonl") is FORMAT
+    assert read_all(FORMAT, data).decoded == 2
 
 
 def test_the_result_does_not_depend_on_how_a_file_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

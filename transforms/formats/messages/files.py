@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -39,14 +40,20 @@ from transforms.formats.messages.texts import Texts
 Decode = Callable[[Texts, Context], Decoded]
 
 _BOM = b"\xef\xbb\xbf"
+# A text without an end is taken whole, or each quote in it would be tried again.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]:,]', re.DOTALL)
+HEAD = 32 * 1024
+"""Bytes from which on a head may have been cut."""
 _LIST = re.compile(r"\ufeff?\s*\[")
 
 
-def first_object(head: bytes) -> dict[str, Any] | None:
+@lru_cache(maxsize=1)
+def first_object(head: bytes) -> Mapping[str, Any] | None:
     """Return the first object of a file or message: alone, on a line, or the first of a list.
 
     Args:
-        head: its first bytes; an object that does not end within them is none.
+        head: its first bytes. Of an object that does not end within them there are the members at
+            its top, each with its value if that is a text, else None.
     """
     text = head.removeprefix(_BOM).lstrip()
     if text[:1] == b"[":
@@ -59,8 +66,31 @@ def first_object(head: bytes) -> dict[str, Any] | None:
         try:
             found, _ = json.JSONDecoder().raw_decode(text.decode(errors="replace"))
         except (ValueError, RecursionError):
-            return None
+            return _members(text) if len(head) >= HEAD else None
     return found if isinstance(found, dict) else None
+
+
+def _members(text: bytes) -> dict[str, str | None]:
+    """Return the members at the top of an object that is cut off, as far as they go."""
+    members: dict[str, str | None] = {}
+    depth = 0
+    key = held = None
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and mark == b":":
+            key = held
+            members[key or ""] = None
+        elif depth == 1 and mark == b",":
+            key = None
+        elif depth == 1:
+            held = mark[1:-1].decode(errors="replace")
+            if key is not None:
+                members[key] = held
+    return members
 
 
 def message_spans(file: InputFile, context: Context) -> list[Span]:

@@ -364,11 +364,11 @@ def test_event_time_may_be_ahead_of_order_time() -> None:
     found = []
     for host in (plain, ahead):
         store, copies = MemoryStore(), Copies()
-        host.receive(store, copies, host, events_element(packed))
+        host.receive(store, copies, "a", events_element(packed))
         timer = store.timer
         assert timer is not None
-        assert host.fire(store, copies, host, timer - 1) is None, "it is not due yet"
-        fired = host.fire(store, copies, host, timer)
+        assert host.fire(store, copies, "a", timer - 1) is None, "it is not due yet"
+        fired = host.fire(store, copies, "a", timer)
         assert fired is not None
         found.append((timer, fired.until_ms, fired.outputs["transitions"].to_pylist()))
     (timer, *rows), (later, *same) = found

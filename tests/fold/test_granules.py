@@ -26,7 +26,7 @@ from transforms.kernels.base import END, Control, Kernel, Step
 from transforms.kernels.case_state import STATE_SCHEMA, Rules
 from transforms.kernels.transitions import TransitionsKernel
 from transforms.sources.messages import DRAIN
-from transforms.timeline import arrange, order_times
+from transforms.timeline import BeamTime, arrange, order_times
 
 D = 5 * SECOND
 RULES = Rules(end_states=frozenset({"end", "1"}))
@@ -353,3 +353,25 @@ def test_a_state_made_with_other_settings_is_refused() -> None:
     secret = Setting("mask_key_check", "--mask_key", "x", secret=True)
     with pytest.raises(ValueError, match="another --mask_key: give what it was made with"):
         host(shards, disorder, secret).fire(store, copies, 0)
+
+
+def test_event_time_may_be_ahead_of_order_time() -> None:
+    """As where a service holds the watermark: timers are set later, and rows are the same."""
+    plain = GranuleFold(TransitionsKernel(RULES), D, 1000, clock=lambda: 0.0)
+    ahead = replace(plain, beam_time=BeamTime(D // 1000))
+    row = {"event_id": "1", "case_id": "a", "event_time": START, "activity": "x", "source": "s"}
+    ((_, packed),) = EXCHANGE.split(table([row]), "case_id", 1)
+    found = []
+    for host in (plain, ahead):
+        store, copies = MemoryStore(), Copies()
+        host.receive(store, copies, "a", events_element(packed))
+        timer = store.timer
+        assert timer is not None
+        assert host.fire(store, copies, "a", timer - 1) is None, "it is not due yet"
+        fired = host.fire(store, copies, "a", timer)
+        assert fired is not None
+        found.append((timer, fired.until_ms, fired.outputs["transitions"].to_pylist()))
+    (timer, *rows), (later, *same) = found
+    assert later == timer + D // 1000
+    assert rows == same
+    assert BeamTime(D).window_offset_ms(7) == D + 7

@@ -28,6 +28,7 @@ import run
 from pipelines import dataflow, live, stream_engine
 from pipelines.options import parse
 from pipelines.registry import PIPELINES, RunContext
+from tests.services.provision import missing_part
 from transforms.fold.granules import GranuleFold
 from transforms.fold.streaming import FoldStream
 from transforms.sinks.commit import Run
@@ -50,7 +51,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     Its path is as it was given, for Beam pickles its options with what it writes.
     """
-    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient")
+    try:
+        import apache_beam.runners.dataflow.internal.apiclient  # noqa: F401, PLC0415
+    except ImportError as error:
+        missing_part("Dataflow's runner", f"{error}; pip install 'apache-beam[gcp]'")
     monkeypatch.chdir(tmp_path)
     path = Path("imixs_data_streaming-0.1.0.tar.gz")
     path.write_bytes(b"")
@@ -224,7 +228,6 @@ def test_a_backfill_reads_and_writes_cloud_storage(package: str, tmp_path: Path)
     (tmp_path / "events.jsonl").write_text(line)
     arguments = ["--input", "gs://bucket/in/*.jsonl", "--output", "gs://bucket/out"]
     arguments += [*for_dataflow(package), "--dry_run", "True"]
-    pytest.importorskip("google.cloud.storage")
     settings, flags = parse(arguments)
     dataflow.check(settings, flags, {})
     local = files.plan([f"{tmp_path}/*.jsonl"], "auto", settings.context())

@@ -30,6 +30,7 @@ IDS = 1000
 """Ids of a request: it may have 512 KiB, and an id has some 200 bytes."""
 
 CALL_S = 10.0
+LAST_CALL_S = 3.0
 
 
 @dataclass(eq=False)
@@ -71,6 +72,7 @@ class Keeper:
         self._sending = threading.Lock()
         self._said = float("-inf")
         self._client = subscriber()
+        self._patience_s = CALL_S
         self._ended = False
         threading.Thread(target=self._run, name="pubsub-leases", daemon=True).start()
 
@@ -133,6 +135,8 @@ class Keeper:
     def end(self) -> None:
         """Send what is to be acknowledged, give back what is here, and let the client go."""
         self._ended = True
+        # Whoever ends does not wait for a service that is away: leases end by themselves.
+        self._patience_s = LAST_CALL_S
         self.settle()
         with self._lock:
             lots = list(self._lots)
@@ -166,19 +170,26 @@ class Keeper:
                     subscription=self.path,
                     ack_ids=ids[start : start + IDS],
                     ack_deadline_seconds=seconds,
-                    timeout=CALL_S,
+                    retry=None,
+                    timeout=self._patience_s,
                 )
             except (found.errors.GoogleAPICallError, found.errors.RetryError, ValueError) as error:
                 # What is lost by this is delivered again.
                 self._say("Leases could not be prolonged", error)
+                if self._ended:
+                    return
 
     def _acknowledge(self, ids: list[str]) -> list[str]:
         """Acknowledge messages; return the ids of those that it did not work for."""
         found = library()
         for start in range(0, len(ids), IDS):
             try:
+                # Without the client's own retry, which holds whoever waits for an end.
                 self._client.acknowledge(
-                    subscription=self.path, ack_ids=ids[start : start + IDS], timeout=CALL_S
+                    subscription=self.path,
+                    ack_ids=ids[start : start + IDS],
+                    retry=None,
+                    timeout=self._patience_s,
                 )
             except (found.errors.GoogleAPICallError, found.errors.RetryError, ValueError) as error:
                 self._say("Messages could not be acknowledged", error)

@@ -53,11 +53,7 @@ test: $(TOOLS) ## style, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not long_flink"
-
-.PHONY: flink
-flink: $(TOOLS) ## the long runs on a Flink cluster: savepoints, equality of engines, three kills
-	$(BIN)/python -m pytest -q -m long_flink
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 .PHONY: bench
 bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as it comes

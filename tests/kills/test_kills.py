@@ -17,7 +17,6 @@ SHORT: tuple[Victim, ...] = ("task manager", "worker pool", "harness")
 
 
 @pytest.mark.xdist_group("flink")
-@pytest.mark.long_flink
 def test_a_stream_outlives_what_it_runs_on(tmp_path: Path) -> None:
     scenario = draw(5, SHORT, rate=100, disorder_s=2, checkpoint_ms=2000)
     try:

@@ -20,7 +20,7 @@ from tests.services.fixtures import on_flink
 from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
 
-pytestmark = [on_flink, pytest.mark.long_flink]
+pytestmark = on_flink
 
 SECOND = 1_000_000
 FIRST, PART, RATE = 100, 2000, 100.0

@@ -19,7 +19,7 @@ from tests.services.fixtures import on_flink
 from tests.services.flink import FlinkCluster
 from tests.services.pubsub import EMULATOR, PROJECT, PubSubService
 
-pytestmark = [on_flink, pytest.mark.long_flink]
+pytestmark = on_flink
 
 SECOND = 1_000_000
 LEASE_S = 10

@@ -25,7 +25,7 @@ from tests.services.fixtures import on_flink
 from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
 
-pytestmark = [on_flink, pytest.mark.long_flink]
+pytestmark = on_flink
 
 SECOND = 1_000_000
 ENGINES = ("FnApiRunner", "PrismRunner", "FlinkRunner")

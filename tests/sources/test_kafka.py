@@ -21,8 +21,8 @@ from tests.services.kafka import KafkaBroker
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress
 from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka, reading
-from transforms.sources.kafka.source import _CURRENT, _Read
 from transforms.sources.messages import extent, unpack_messages
+from transforms.sources.step import _CURRENT, _Read
 
 _numbers = count()
 

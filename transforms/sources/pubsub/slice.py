@@ -20,7 +20,7 @@ class PubSubSlice:
         stop: a file; once it exists, the reader ends.
         marks_ms: if not 0, batches say up to which time the slice has given everything, and an
             empty one says so when nothing comes for so long.
-        rest_every_s: if not 0, a reader says that it has nothing once in so many seconds: for Flink,
+        rest_every_s: if not 0, a reader has nothing once in so many seconds: for Flink,
             see `transforms.sources.kafka`.
         account: names the run that keeps account of what is delivered (`transforms.receipts`);
             empty: what a runner finalizes is durable.

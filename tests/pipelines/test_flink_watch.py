@@ -186,7 +186,8 @@ def test_a_full_disk_is_told(manager: JobManager) -> None:
     manager.checkpoints(3, "java.io.IOException: No space left on device")
     watched.look()
     said = watched.said()
-    assert "checkpoints fail: java.io.IOException: No space left on device; the job goes on" in said
+    assert "checkpoints fail: java.io.IOException: No space left on device; is there room" in said
+    assert "the job goes on" in said
     watched.look()
     assert "checkpoints" not in watched.said()
     manager.checkpoints(4)

@@ -230,9 +230,9 @@ class FlinkWatch:
         found = self.rest.checkpoints(self.job_id)
         if found.failure and found.failure != self._checkpoint:
             self._screen.warn(
-                f"checkpoints fail: {found.failure.rstrip('.')}; is there room where they are kept? "
-                "The task managers' logs tell more; the job goes on, and after a restart repeats "
-                "what came since the last whole one"
+                f"checkpoints fail: {found.failure.rstrip('.')}; is there room where they are "
+                "kept? The task managers' logs tell more; the job goes on, and after a restart "
+                "repeats what came since the last whole one"
             )
         elif self._checkpoint and not found.failure:
             self._screen.note("checkpoints are whole again")

@@ -88,17 +88,23 @@ def test_a_full_disk_at_the_checkpoints_is_waited_for_and_told(
 ) -> None:
     name = streams.new_name("full-disk")
     kafka.create_topic(name, 2)
-    drawn = sent(6)
-    half = len(drawn.records) // 2
-    streams.send(kafka, drawn.records[:half], lambda _: name)
+    truths = []
+
+    def send(seed: int) -> None:
+        start = time.time_ns() // 1000 - 10 * SECOND
+        drawn = streams.json_messages(900, DISTURBED, seed=seed, start=start, garbage=0.01)
+        streams.send(kafka, drawn.records, lambda _: name, own_times=False)
+        truths.append(drawn.truth)
+
+    send(6)
     made = [f"{name}-out-transitions"]
     with (
         small_disk(tmp_path / "disk") as disk,
         streams.running(
             tmp_path,
             *("--input", f"kafka://{kafka.address}/{name}?start=earliest&group={name}"),
-            *("--output", f"kafka://{kafka.address}/{name}-out-", "--disorder", "5s"),
-            *("--end_states", ",".join(drawn.truth.end_states), *on_cluster(flink, name)),
+            *("--output", f"kafka://{kafka.address}/{name}-out-", "--disorder", "15s"),
+            *("--end_states", ",".join(truths[0].end_states), *on_cluster(flink, name)),
             *("--state_backend", "filesystem", "--state_backend_storage_path", f"file://{disk}"),
         ) as job,
     ):
@@ -111,14 +117,15 @@ def test_a_full_disk_at_the_checkpoints_is_waited_for_and_told(
         # Which of the parts meets it first decides in which words Flink tells.
         job.wait_for("checkpoints fail: ", PATIENCE_S)
         assert "is there room where they are kept?" in job.said
-        streams.send(kafka, drawn.records[half:], lambda _: name)
-        job.wait_until(lambda: streams.counts(kafka, made) == drawn.truth.transitions, PATIENCE_S)
+        send(7)
+        truth = streams.together(*truths)
+        job.wait_until(lambda: streams.counts(kafka, made) == truth.transitions, PATIENCE_S)
         filler.unlink()
         job.wait_for("checkpoints are whole again", PATIENCE_S)
         ended = job.stop()
-    assert (ended.code, laws_of(ended)) == (0, streams.law_of(drawn.truth)), ended
+    assert (ended.code, laws_of(ended)) == (0, streams.law_of(truth)), ended
     assert "it failed" not in ended.err
-    assert streams.differences(kafka, f"{name}-out-", drawn.truth, tmp_path / "tables") == []
+    assert streams.differences(kafka, f"{name}-out-", truth, tmp_path / "tables") == []
 
 
 def test_a_backfill_is_what_it_is_here(flink: FlinkCluster, tmp_path: Path) -> None:

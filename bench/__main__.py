@@ -4,6 +4,7 @@
     python -m bench --only parquet --events 2M       a part; the other results stay
     python -m bench --only stream --events 200k      a stream, made smaller
     python -m bench --only flink,flink_state         on a cluster of Flink
+    python -m bench --only pubsub                    on the test double of Pub/Sub
     python -m bench --quick                          small inputs: does it all work?
 
 Raw figures go to `bench/results.json`; a quick run's go to `bench/work` instead. Needs the
@@ -51,7 +52,7 @@ def main() -> int:
         events=(200_000,) if args.quick and args.events is None else args.events or _EVENTS,
         runs=args.runs or (1 if args.quick else 3),
         quick=args.quick,
-        stream_events=min(args.events) if args.events else 200_000 if args.quick else None,
+        stream_events=min(args.events) if args.events else None,
     )
     folder = WORK if args.quick else Path(__file__).parent
     WORK.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import flink_report, formats, stream_report
+from bench import flink_report, formats, pubsub_report, stream_report
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -81,6 +81,8 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
             found += _at_least(text, _rate(m, OURS), need, "events/s")
         elif section == "formats":
             found += [Target(*judged) for judged in formats.judge(m)]
+        elif section == "pubsub":
+            found += [Target(*judged) for judged in pubsub_report.judge(m)]
         elif section == "elementwise":
             for way, need in ((PLAIN, 50), (PATCHED, 15)):
                 text = f"at least {need} x one element an event, {way}"
@@ -243,6 +245,11 @@ _SECTIONS: tuple[
         "On Flink: checkpoints by open cases",
         ("flink_state",),
         _stream(flink_report.state, flink_report.STATE),
+    ),
+    (
+        "Pub/Sub, on its test double",
+        ("pubsub",),
+        _stream(pubsub_report.rows, pubsub_report.NOTE),
     ),
 )
 

@@ -7,7 +7,6 @@ checked: a fast wrong answer counts as a failure.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,9 +19,10 @@ from bench.agreement import differences
 from bench.data import WORK, business_log
 from bench.flink import FLINK_SECTIONS, FlinkMatch, flink_matches, measure_flink
 from bench.formats import FORMAT_SECTIONS, contestants
+from bench.inputs import documents_folder, read_through, xes_logs
 from bench.measure import CommandFailed, Contestant, compete, python, run
+from bench.pubsub import PUBSUB_SECTIONS, PubSubMatch, measure_pubsub, pubsub_matches
 from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
-from examples.simulator.benchmark import write_documents, write_xes
 
 ROOT = Path(__file__).parent.parent
 OURS, DUCKDB, POLARS = "run.py transitions", "DuckDB", "Polars"
@@ -36,7 +36,7 @@ BATCH_SECTIONS = (
     "scale",
     *FORMAT_SECTIONS,
 )
-SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS)
+SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS, *PUBSUB_SECTIONS)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
 START = ", start only"
@@ -99,7 +99,7 @@ class Plan:
     cores: int = 2
     told: Callable[[str], Any] = field(default=lambda text: None)
 
-    def matches(self) -> Iterator[Match | StreamMatch | FlinkMatch]:
+    def matches(self) -> Iterator[Match | StreamMatch | FlinkMatch | PubSubMatch]:
         """Yield what is to be measured, section by section."""
         makers = {
             "jsonl": lambda: self._against_peers("jsonl"),
@@ -114,19 +114,24 @@ class Plan:
         for name in BATCH_SECTIONS:
             if name in self.only:
                 yield from makers[name]()
+        events = self.stream_events or (200_000 if self.quick else None)
         for name in STREAM_SECTIONS:
             if name in self.only:
-                yield from matches(name, self.stream_events, self.runs)
+                yield from matches(name, events, self.runs)
         for name in FLINK_SECTIONS:
             if name in self.only:
-                yield from flink_matches(name, self.stream_events, self.runs)
+                yield from flink_matches(name, events, self.runs)
+        for name in PUBSUB_SECTIONS:
+            if name in self.only:
+                messages = self.stream_events or (10_000 if self.quick else None)
+                yield from pubsub_matches(name, messages, self.runs)
 
     def _against_peers(self, kind: str) -> Iterator[Match]:
         for events in self.events:
 
             def prepare(events: int = events) -> list[Entry]:
                 check_agreement(kind, self.told)
-                log = _read_through(business_log(kind, events))
+                log = read_through(business_log(kind, events))
                 return [
                     Entry(self.ours(log, events), events),
                     Entry(self.peer(DUCKDB, log, events), events),
@@ -162,7 +167,7 @@ class Plan:
         ):
 
             def prepare(n: int = documents, collections: bool = collections) -> list[Entry]:
-                folder = _documents(n, collections)
+                folder = documents_folder(n, collections)
                 return [Entry(self.ours(folder / "**" / "*.xml", n * 10), n)]
 
             yield Match(f"xml/{key}", "documents", f"{documents:,} documents, {text}", prepare)
@@ -174,7 +179,7 @@ class Plan:
             def prepare(
                 files: int = files, events: int = events, cores: int = cores
             ) -> list[Entry]:
-                folder = _xes_logs(events, files)
+                folder = xes_logs(events, files)
                 ours = self.ours(folder / "*.xes", events * files, cores=cores)
                 return [Entry(ours, events * files)]
 
@@ -213,7 +218,7 @@ class Plan:
         for events in (int(millions * MILLION) for millions in sizes):
 
             def prepare(events: int = events) -> list[Entry]:
-                log = _read_through(business_log("parquet", events))
+                log = read_through(business_log("parquet", events))
                 return [Entry(self.ours(log, events), events)]
 
             yield Match(
@@ -264,7 +269,7 @@ def size(events: int) -> str:
     return f"{events // 1000}k"
 
 
-def measure(match: Match | StreamMatch | FlinkMatch, plan: Plan) -> dict[str, Any]:
+def measure(match: Match | StreamMatch | FlinkMatch | PubSubMatch, plan: Plan) -> dict[str, Any]:
     """Run a match.
 
     Returns:
@@ -272,13 +277,11 @@ def measure(match: Match | StreamMatch | FlinkMatch, plan: Plan) -> dict[str, An
     """
     if not isinstance(match, Match):
         return {
-            "unit": "events",
+            "unit": "messages" if isinstance(match, PubSubMatch) else "events",
             "input": match.input,
             "cores": plan.cores,
             "quick": plan.quick,
-            "entries": measure_stream(match, plan.told)
-            if isinstance(match, StreamMatch)
-            else measure_flink(match, plan.told, plan.cores),
+            "entries": _stream_entries(match, plan),
         }
     plan.told(f"{match.key}: inputs")
     entries = match.prepare()
@@ -305,6 +308,16 @@ def measure(match: Match | StreamMatch | FlinkMatch, plan: Plan) -> dict[str, An
             for entry in entries
         ],
     }
+
+
+def _stream_entries(
+    match: StreamMatch | FlinkMatch | PubSubMatch, plan: Plan
+) -> list[dict[str, Any]]:
+    if isinstance(match, StreamMatch):
+        return measure_stream(match, plan.told)
+    if isinstance(match, FlinkMatch):
+        return measure_flink(match, plan.told, plan.cores)
+    return measure_pubsub(match, plan.told, plan.cores)
 
 
 _agreed: set[str] = set()
@@ -360,32 +373,3 @@ def _expect_rows(folder: Path, expected: int) -> None:
     if written != expected:
         reason = f"{expected} transitions were to be written, {written} are there"
         raise CommandFailed(reason)
-
-
-def _read_through(log: Path) -> Path:
-    """Read a file once, so that whoever comes first does not wait for the disk alone."""
-    with log.open("rb") as file:
-        while file.read(2**24):
-            pass
-    return log
-
-
-def _documents(documents: int, collections: bool) -> Path:
-    folder = WORK / f"documents-{documents}-{'collections' if collections else 'files'}"
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        write_documents(partial, documents, collections=collections)
-        partial.replace(folder)
-    return folder
-
-
-def _xes_logs(events: int, files: int) -> Path:
-    folder = WORK / f"xes-{files}x{events}"
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for number in range(files):
-            write_xes(partial / f"log-{number}.xes", number + 1, events)
-        partial.replace(folder)
-    return folder

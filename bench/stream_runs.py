@@ -150,7 +150,7 @@ def play(
         samples = _watch(broker, job, output, rows)
         if stops:
             job.send(signal.SIGINT)
-        run = _end(job)
+        run = end(job)
     except BaseException:
         job.send(signal.SIGKILL)
         raise
@@ -167,7 +167,7 @@ def play(
     )
 
 
-def _end(job: Running) -> Run:
+def end(job: Running) -> Run:
     """Wait for a job's end, and kill it if that does not come.
 
     Raises:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.measure import CommandFailed, Running, python
+from bench.measure import CommandFailed, Run, Running, python
 from bench.stream_runs import (
     PARTITIONS,
     StreamRun,
@@ -73,7 +73,7 @@ class Contestant:
 
     name: str
     count: int
-    run: Callable[[], StreamRun]
+    run: Callable[[], Run]
 
 
 def matches(name: str, events: int | None, rounds: int) -> Iterator[StreamMatch]:

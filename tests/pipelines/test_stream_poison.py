@@ -86,7 +86,6 @@ XML: list[tuple[bytes, set[str]]] = [
     (GOOD_XML.replace(b"2024-01-01T08", b"x" * (5 * MB)), {"BadTime"}),
     (GOOD_XML.replace(b"2024-01-01T08", b"2200-01-01T08"), {"FutureEvent"}),
     (GOOD_XML.replace(b"$uniqueid", b"$id"), {"MissingCaseId"}),
-    (event(), {"InvalidXml"}),
 ]
 HEADERS: list[tuple[str, str | bytes | None]] = [
     ("h", b"\x01" * (3 * MB)),

@@ -20,7 +20,8 @@ from confluent_kafka import Producer, TopicPartition
 from tests.services.kafka import KafkaBroker
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress
-from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka, reading
+from transforms.sources import reading
+from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka
 from transforms.sources.messages import extent, unpack_messages
 from transforms.sources.step import _CURRENT, _Read
 

@@ -282,8 +282,8 @@ class _Stage:
         killed = []
         for kill in self._scenario.kills:
             self._pause(kill.delay_s)
-            at = time.time()
             revive = victims.kill(kill, self._cluster, self._broker)
+            at = time.time()
             self._say(f"killed: {kill.victim}")
             self._pause(kill.away_s)
             revive()

@@ -120,9 +120,10 @@ def as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
     one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
     data = pc.binary_join(one, b"\n")
     joined = data[0].as_buffer().to_pybytes()
-    if joined.count(b"\n") == len(bodies) - 1:
+    broken = np.frombuffer(joined, np.uint8) == ord("\n")
+    if np.count_nonzero(broken) == len(bodies) - 1:
         return joined, starts, ends, []
-    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("\n"))
+    breaks = np.flatnonzero(broken)
     within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
     several = np.unique(np.searchsorted(starts, within, side="right") - 1)
     return joined, starts, ends, several.tolist()

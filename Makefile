@@ -64,7 +64,7 @@ soak: $(TOOLS) ## let a stream with faults run for long: does its memory stay fl
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 .PHONY: kills
-kills: $(TOOLS) ## kill parts of a Flink cluster under a stream: is anything lost? (25 minutes)
+kills: $(TOOLS) ## kill parts of a Flink cluster under a stream: is anything lost? (15 minutes)
 	$(BIN)/python -m tests.kills --seed $(SEED)
 
 .PHONY: services

@@ -71,9 +71,9 @@ def test_a_stream_gives_the_truth_and_its_laws_hold(
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """Give a file system of a megabyte; the test is skipped where none can be mounted."""
+    """Give a small file system; the test is skipped where none can be mounted."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     made = subprocess.run(mount, capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"no file system of its own: {made.stderr.strip()}")

@@ -21,8 +21,9 @@ from tests.services.kafka import KafkaBroker
 from transforms.formats.base import Message
 from transforms.kafka import KafkaAddress
 from transforms.sources import reading
-from transforms.sources.kafka import KafkaMark, KafkaReader, KafkaSource, ReadKafka
+from transforms.sources.kafka import KafkaMark, KafkaSource, ReadKafka
 from transforms.sources.messages import extent, unpack_messages
+from transforms.sources.standing import StandingReader
 from transforms.sources.step import _CURRENT, _Read
 
 _numbers = count()
@@ -66,7 +67,7 @@ class Driver:
     """Drives a reader as Beam's wrapper does."""
 
     def __init__(self, source: KafkaSource, mark: KafkaMark | None = None) -> None:
-        self.reader: KafkaReader = source.create_reader(None, mark)
+        self.reader: StandingReader = source.create_reader(None, mark)
         self._started = False
 
     def batch(self) -> list[Message]:

@@ -2,6 +2,11 @@
 
 A reading is what Beam's reader drives (`transforms.sources.standing`). Of the broker it knows
 nothing: `_poll` takes what has come, `_watermark_us` says what no message to come is before.
+
+**Rests.** Beam's runner for Flink tells the watermark only between two bundles, when no other is
+due, and a reader that goes on at once is always due first: rows would come with each checkpoint
+(`docs/decisions/0013-rests.md`). With `rest_every_s` all readers of a process say once in so many
+seconds that they have nothing, and each does so when it has read all there is.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from apache_beam.io.unbounded_source import CheckpointMark
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from transforms.sources.messages import DRAIN, pack_messages
+from transforms.sources.slice import Slice
 
 PATIENCE_S = 1.0
 """So long a bundle goes on without a message, where marks are wanted."""
@@ -29,21 +35,11 @@ class Reading(ABC):
         closed: its client is gone, although somebody may still have it.
 
     Args:
-        number: of the slice.
-        of: number of slices.
-        stop: a file; once it exists, the reading ends.
-        marks_ms: if not 0, batches say up to which time the slice has given everything, and an
-            empty one says so when nothing comes for so long.
-        rest_every_s: if not 0, it says that it has nothing once in so many seconds, at the same
-            time as all others of the process, and each time it has read all there is.
+        owned: the slice.
     """
 
-    def __init__(
-        self, number: int, of: int, stop: str, marks_ms: int, rest_every_s: float = 0.0
-    ) -> None:
-        self._number, self._of = number, of
-        self._stop, self._marks_ms = stop, marks_ms
-        self._rest_every_s = rest_every_s
+    def __init__(self, owned: Slice) -> None:
+        self._slice = owned
         self._rested = self._rest_slot()
         self._read_all = False
         self.closed = False
@@ -89,7 +85,7 @@ class Reading(ABC):
         """
         deadline = time.monotonic() + PATIENCE_S
         while not (found := self._advance()):
-            if not self._marks_ms or self._ended or time.monotonic() > deadline:
+            if not self._slice.marks_ms or self._ended or time.monotonic() > deadline:
                 break
         return found
 
@@ -107,25 +103,25 @@ class Reading(ABC):
 
     def _rests(self) -> bool:
         slot = self._rest_slot()
-        if slot == self._rested and not (self._read_all and self._rest_every_s):
+        if slot == self._rested and not (self._read_all and self._slice.rest_every_s):
             return False
         self._rested, self._read_all = slot, False
         return True
 
     def _rest_slot(self) -> int:
-        return int(time.time() // self._rest_every_s) if self._rest_every_s else 0
+        return int(time.time() // self._slice.rest_every_s) if self._slice.rest_every_s else 0
 
     def _end(self) -> bool:
         """End; the last batch is an empty one that says so, if marks are wanted."""
         self._ended = True
-        if not self._marks_ms:
+        if not self._slice.marks_ms:
             return False
         self._current = self._empty(DRAIN)
         return True
 
     def _mark_time(self) -> bool:
         """Make an empty batch where the watermark has passed a granule without messages."""
-        length = self._marks_ms
+        length = self._slice.marks_ms
         watermark = self._watermark_us() if length else None
         if watermark is None or watermark // 1000 // length <= self._told // length:
             return False
@@ -140,10 +136,10 @@ class Reading(ABC):
 
     def _say(self, complete_ms: int | None) -> tuple[int, int, int] | tuple[()]:
         """Return what a batch says of its reader, and remember it."""
-        if complete_ms is None or not self._marks_ms:
+        if complete_ms is None or not self._slice.marks_ms:
             return ()
         self._told = complete_ms
-        return self._number, self._of, complete_ms
+        return self._slice.number, self._slice.of, complete_ms
 
     def _say_now(self) -> tuple[int, int, int] | tuple[()]:
         """Return what a batch of messages says of its reader."""
@@ -153,10 +149,10 @@ class Reading(ABC):
     def _stopping(self) -> bool:
         """Whether the stop file exists; looked for ten times a second at most."""
         now = time.monotonic()
-        if not self._stop or now - self._looked < _STOP_LOOKS_S:
+        if not self._slice.stop or now - self._looked < _STOP_LOOKS_S:
             return False
         self._looked = now
-        return os.path.exists(self._stop)
+        return os.path.exists(self._slice.stop)
 
     @property
     def ended(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import apache_beam as beam
-from apache_beam.coders import BytesCoder
+from apache_beam.coders import BytesCoder, Coder
 from apache_beam.io.unbounded_source import (
     CheckpointMark,
     UnboundedReader,
@@ -14,6 +14,7 @@ from apache_beam.io.unbounded_source import (
     _ReadFromUnboundedSourceDoFn,
 )
 
+from transforms.sources.slice import Slice
 from transforms.sources.standing import StandingReader
 
 _CURRENT: dict[str, NamedSource] = {}
@@ -22,22 +23,13 @@ _CURRENT: dict[str, NamedSource] = {}
 S = TypeVar("S", bound="NamedSource")
 
 
-class NamedSource(UnboundedSource):
+class NamedSource(Slice, UnboundedSource):
     """One slice of what some topics hold, read in packed batches.
 
     A runner keeps a source with where it stands. So a job that goes on from a savepoint has the
     sources of the job before, and would never learn of an address that is another now: where a
     source has a name, its step's own is taken, and of the old one only which slice it is.
-
-    Attributes:
-        reads: names what is read, over all versions of a job; empty for no name.
-        number: of this slice.
-        of: number of slices.
     """
-
-    reads: str
-    number: int
-    of: int
 
     def current(self: S) -> S:
         """Return this slice as the step of this process has it."""
@@ -55,6 +47,10 @@ class NamedSource(UnboundedSource):
     ) -> UnboundedReader:
         """Make a reader that goes on after a mark."""
         return StandingReader(self.current(), checkpoint_mark)
+
+    def get_checkpoint_mark_coder(self) -> Coder:
+        """Return the coder of marks."""
+        return self.current().mark_coder()
 
     def default_output_coder(self) -> BytesCoder:
         """Elements are bytes."""

@@ -16,11 +16,6 @@ is killed and started anew reads again what it had not finished.
 one, and where it is more than a minute ahead of this machine's clock, the time of reading. What
 that changed is counted: `behind_watermark`, `ahead_of_clock`.
 
-**Rests.** Beam's runner for Flink tells the watermark only between two bundles, when no other is
-due, and a reader that goes on at once is always due first: rows would come with each checkpoint
-(`docs/decisions/0013-rests.md`). With `rest_every_s` all readers of a process say once in so many
-seconds that they have nothing, and each does so when it has read all there is.
-
 **Faults.** A broker that is away means no data and a watermark that stands. Offsets that the
 broker no longer has are counted as `lost_offsets`, said, and skipped.
 """
@@ -28,8 +23,7 @@ broker no longer has are counted as `lost_offsets`, said, and skipped.
 from __future__ import annotations
 
 from transforms.sources.kafka.marks import KafkaMark
-from transforms.sources.kafka.reader import KafkaReader
 from transforms.sources.kafka.sampling import sample
 from transforms.sources.kafka.source import KafkaSource, ReadKafka
 
-__all__ = ["KafkaMark", "KafkaReader", "KafkaSource", "ReadKafka", "sample"]
+__all__ = ["KafkaMark", "KafkaSource", "ReadKafka", "sample"]

@@ -67,12 +67,13 @@ class KafkaReading(Reading):
         mark: where to go on.
     """
 
+    _slice: KafkaSlice
+
     def __init__(self, owned: KafkaSlice, mark: KafkaMark | None) -> None:
-        super().__init__(owned.number, owned.of, owned.stop, owned.marks_ms, owned.rest_every_s)
+        super().__init__(owned)
         kafka = client()
         self._errors, self._exception = kafka.KafkaError, kafka.KafkaException
         self._place = kafka.TopicPartition
-        self._slice = owned
         self._partitions = Partitions(
             1000 * owned.disorder_ms, 1000 * owned.address.idle_ms, mark.floor if mark else None
         )

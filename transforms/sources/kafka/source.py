@@ -9,7 +9,6 @@ from apache_beam.io.unbounded_source import CheckpointMark
 
 from transforms.kafka import KafkaAddress, Monitor, matching
 from transforms.sources.kafka.marks import KafkaMark, KafkaMarkCoder, consumer_of
-from transforms.sources.kafka.reader import KafkaReader
 from transforms.sources.kafka.reading import ASK_S, KafkaReading
 from transforms.sources.kafka.slice import KafkaSlice
 from transforms.sources.step import NamedSource, ReadBatches
@@ -24,14 +23,6 @@ class KafkaSource(KafkaSlice, NamedSource):
         if slices is None:
             slices = max(1, min(desired_num_splits, _count_partitions(self.address)))
         return self.slices(slices)
-
-    def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> KafkaReader:
-        """Make a reader that goes on after a mark."""
-        return KafkaReader(self.current(), checkpoint_mark)
-
-    def get_checkpoint_mark_coder(self) -> KafkaMarkCoder:
-        """Return the coder of marks."""
-        return self.current().mark_coder()
 
     def mark_coder(self) -> KafkaMarkCoder:
         """Return the coder of this slice's marks."""

@@ -56,9 +56,10 @@ class PubSubReading(Reading):
         mark: where to go on: what was given away after it is delivered again.
     """
 
+    _slice: PubSubSlice
+
     def __init__(self, owned: PubSubSlice, mark: PubSubMark | None) -> None:
-        super().__init__(owned.number, owned.of, owned.stop, owned.marks_ms, owned.rest_every_s)
-        self._slice = owned
+        super().__init__(owned)
         self._name = uuid.uuid4().hex
         self._at = self._marked = 0
         if mark is not None:

@@ -21,10 +21,6 @@ class PubSubSource(PubSubSlice, NamedSource):
         readers = len(self.address.subscriptions) * self.address.readers
         return self.slices(min(self.splits or max(1, desired_num_splits), readers))
 
-    def get_checkpoint_mark_coder(self) -> PubSubMarkCoder:
-        """Return the coder of marks."""
-        return self.mark_coder()
-
     def mark_coder(self) -> PubSubMarkCoder:
         """Return the coder of this slice's marks."""
         return PubSubMarkCoder()

@@ -11,28 +11,12 @@ from typing import Any
 
 import orjson
 
-from transforms.formats import imixs_json, imixs_xml
 from transforms.formats.base import Format
 from transforms.formats.json_columns import read_value
 from transforms.formats.messages.ce_columns import BASE64, ENCODING
 from transforms.formats.messages.ce_modes import CONTENT_TYPE, is_json
-
-DOCUMENTS: Mapping[str, Format] = {
-    form.name: form for form in (imixs_xml.FORMAT, imixs_json.FORMAT)
-}
-"""Formats of ours that data may be of."""
-
-
-class BadContent(ValueError):
-    """Data cannot be decoded.
-
-    Attributes:
-        error: class of the error, as of a dead letter.
-    """
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        super().__init__(message)
+from transforms.formats.messages.delegate import DOCUMENTS
+from transforms.formats.messages.texts import Refused
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class Content:
         """Return the event with its data put in as JSON; None if the data is no JSON.
 
         Raises:
-            BadContent: it says that it is JSON, and is not.
+            Refused: it says that it is JSON, and is not.
         """
         media = self.envelope.get(CONTENT_TYPE)
         if not self.encoded or self.data is None or not is_json(media):
@@ -70,7 +54,7 @@ class Content:
             if not media:
                 return None
             reason = "InvalidData"
-            raise BadContent(reason, f"data is to be {media}, and is not: {error}") from None
+            raise Refused(reason, f"data is to be {media}, and is not: {error}") from None
         kept = {k: v for k, v in self.envelope.items() if k not in (BASE64, ENCODING, "data")}
         return orjson.dumps({**kept, "data": value})
 
@@ -79,7 +63,7 @@ def content_of(text: bytes) -> Content:
     """Return the data of an event in structured mode.
 
     Raises:
-        BadContent: it is no valid base64, or there twice.
+        Refused: it is no valid base64, or there twice.
     """
     try:
         event = read_value(text)[0]
@@ -87,11 +71,11 @@ def content_of(text: bytes) -> Content:
         event = None
     if not isinstance(event, dict):
         error = "InvalidJson"
-        raise BadContent(error, "not an object")
+        raise Refused(error, "not an object")
     data, encoded = event.get("data"), event.get(BASE64)
     if encoded is not None and data is not None:
         error = "InvalidCloudEvent"
-        raise BadContent(error, f"it has both data and {BASE64}")
+        raise Refused(error, f"it has both data and {BASE64}")
     if encoded is not None:
         return Content(event, _decoded(encoded, BASE64), encoded=True)
     if event.get(ENCODING):
@@ -104,8 +88,8 @@ def content_of(text: bytes) -> Content:
 def _decoded(value: Any, name: str) -> bytes:
     error = "InvalidBase64"
     if not isinstance(value, str):
-        raise BadContent(error, f"{name} is no text")
+        raise Refused(error, f"{name} is no text")
     try:
         return base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError) as problem:
-        raise BadContent(error, f"{name} is no base64: {problem}") from None
+        raise Refused(error, f"{name} is no base64: {problem}") from None

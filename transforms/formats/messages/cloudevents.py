@@ -11,21 +11,21 @@ specification, its JSON event format, its binding for Kafka (`ce_*` headers), an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
-from transforms.formats.base import Context, Decoded, InputFile, Message, Span, Tracing
+from transforms.formats.base import Context, Decoded, Message, Tracing
 from transforms.formats.columns import replay_attributes
 from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_names import read_by_names
-from transforms.formats.line_blocks import Offsets, join_decoded
+from transforms.formats.line_blocks import Offsets
 from transforms.formats.messages import kogito
 from transforms.formats.messages.ce_columns import Envelopes, EventPlan, plan_events
-from transforms.formats.messages.ce_content import DOCUMENTS, BadContent, content_of
+from transforms.formats.messages.ce_content import content_of
 from transforms.formats.messages.ce_modes import (
     CONTENT_TYPE,
     Mode,
@@ -35,15 +35,12 @@ from transforms.formats.messages.ce_modes import (
     mode_of,
     structured,
 )
-from transforms.formats.messages.delegate import decode_as
-from transforms.formats.messages.files import (
-    first_object,
-    flatten,
-    message_spans,
-    read_messages,
-)
+from transforms.formats.messages.delegate import DOCUMENTS, decode_as
+from transforms.formats.messages.files import first_object
+from transforms.formats.messages.form import JsonForm
 from transforms.formats.messages.texts import (
     Part,
+    Refused,
     Texts,
     dead_part,
     moved,
@@ -55,7 +52,7 @@ from transforms.formats.messages.texts import (
 _IMIXS = b'"item"'
 
 
-class CloudEvents:
+class CloudEvents(JsonForm):
     """The `cloudevents` format (see `transforms.formats.base.Format`)."""
 
     name = "cloudevents"
@@ -77,19 +74,9 @@ class CloudEvents:
                 mine[row] = self.detects(heads.beginning(row, 1 << 16), "")
         return mine
 
-    def spans(self, file: InputFile, context: Context) -> list[Span]:
-        """Cut a file of lines every 64 MiB."""
-        return message_spans(file, context)
-
-    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        """Read files of events in structured mode: a line each, or a batch."""
-        return read_messages(work, context, self.name, decode_texts)
-
-    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
-        """Decode messages in any mode; a batch counts as many as it has events."""
-        single, rest = flatten(messages, self.name, context)
-        decoded = decode_texts(Texts.of(single), context)
-        return decoded if rest is None else join_decoded([decoded, rest])
+    def decode_texts(self, texts: Texts, context: Context) -> Decoded:
+        """Make events of texts."""
+        return decode_texts(texts, context)
 
     def original(self, message: Message, context: Context) -> Message:
         """Return a message as a dead letter holds it: an Imixs document without its files."""
@@ -99,7 +86,7 @@ class CloudEvents:
         try:
             binary = mode_of(message.attributes) == Mode.BINARY
             content = content_of(structured(message) if binary else message.payload)
-        except (BadContent, orjson.JSONDecodeError):
+        except (Refused, orjson.JSONDecodeError):
             return replace(message, payload=b"", attributes=attributes)
         form = content.document()
         if isinstance(form, Tracing) and content.data is not None:
@@ -208,7 +195,7 @@ def _contents(
             content = content_of(read.text(row))
             form = content.document()
             payload = content.as_json() if form is None else content.data
-        except BadContent as problem:
+        except Refused as problem:
             dead.append((row, texts.failure(row, problem.error, str(problem), attributes)))
             continue
         if payload is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +10,14 @@ import pyarrow as pa
 
 from schemas.events import NAME
 from transforms.arrays import conform, integers
+from transforms.formats import imixs_json, imixs_xml
 from transforms.formats.base import Context, Failure, Format
 from transforms.formats.messages.texts import Part, Texts
+
+DOCUMENTS: Mapping[str, Format] = {
+    form.name: form for form in (imixs_xml.FORMAT, imixs_json.FORMAT)
+}
+"""Formats of ours that the content of a text may be of."""
 
 
 def decode_as(

@@ -10,7 +10,7 @@ record without one is one event: case `ref` (of a snapshot its origin), activity
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,30 +19,29 @@ import orjson
 import pyarrow as pa
 
 from transforms.formats import imixs_json, imixs_xml
-from transforms.formats.base import Context, Decoded, Format, InputFile, Message, Span
+from transforms.formats.base import Context, Decoded, Message
 from transforms.formats.columns import replay_attributes
 from transforms.formats.heads import Heads, Mask
 from transforms.formats.imixs import LOG, TASK, UNIQUE_ID
 from transforms.formats.json_strict import InvalidJsonError, parse_json
-from transforms.formats.line_blocks import join_decoded
-from transforms.formats.messages.delegate import decode_as
-from transforms.formats.messages.files import (
-    first_object,
-    flatten,
-    message_spans,
-    read_messages,
+from transforms.formats.messages.delegate import DOCUMENTS, decode_as
+from transforms.formats.messages.files import first_object
+from transforms.formats.messages.form import JsonForm
+from transforms.formats.messages.texts import (
+    Part,
+    Refused,
+    Texts,
+    dead_part,
+    part_of,
+    put_together,
 )
-from transforms.formats.messages.texts import Part, Texts, dead_part, part_of, put_together
 
 REQUIRED = frozenset({"id", "ref", "created", "topic"})
 _MEMBERS = REQUIRED | {"data", "version", "timeout"}
 _SNAPSHOT = re.compile(r"-\d{13}$")
-_DOCUMENTS: Mapping[str, Format] = {
-    form.name: form for form in (imixs_xml.FORMAT, imixs_json.FORMAT)
-}
 
 
-class ImixsOutbox:
+class ImixsOutbox(JsonForm):
     """The `imixs_outbox` format (see `transforms.formats.base.Format`)."""
 
     name = "imixs_outbox"
@@ -64,19 +63,9 @@ class ImixsOutbox:
                 mine[row] = self.detects(heads.text(row), "")
         return mine
 
-    def spans(self, file: InputFile, context: Context) -> list[Span]:
-        """Cut a file of lines every 64 MiB."""
-        return message_spans(file, context)
-
-    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        """Read files of records: a line each, or a list."""
-        return read_messages(work, context, self.name, _decode)
-
-    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
-        """Decode messages of one record each, or of a list of them."""
-        single, rest = flatten(messages, self.name, context)
-        decoded = _decode(Texts.of(single), context)
-        return decoded if rest is None else join_decoded([decoded, rest])
+    def decode_texts(self, texts: Texts, context: Context) -> Decoded:
+        """Make events of texts."""
+        return _decode(texts, context)
 
     def original(self, message: Message, context: Context) -> Message:
         """Return a message as a dead letter holds it: a document without its files."""
@@ -84,7 +73,7 @@ class ImixsOutbox:
         if b"$file" in message.payload:
             try:
                 form, document = _document(_record(message.payload))
-            except _Refused:
+            except Refused:
                 return replace(message, payload=b"", attributes=attributes)
             if form:
                 inner = replace(message, payload=document)
@@ -93,12 +82,6 @@ class ImixsOutbox:
 
 
 FORMAT = ImixsOutbox()
-
-
-class _Refused(ValueError):
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        super().__init__(message)
 
 
 def _own(context: Context) -> Context:
@@ -129,10 +112,10 @@ def _decode(texts: Texts, context: Context) -> Decoded:
             if len(text) > context.max_message_bytes:
                 error = "TooLarge"
                 limit = context.max_message_bytes
-                raise _Refused(error, f"a record of {len(text)} bytes; at most {limit} are read")
+                raise Refused(error, f"a record of {len(text)} bytes; at most {limit} are read")
             record = _record(text)
             form, document = _document(record)
-        except _Refused as problem:
+        except Refused as problem:
             # Of a document that cannot be reached, file contents cannot be left out.
             failure = texts.failure(row, problem.error, str(problem), attributes)
             kept = replace(failure, payload=b"") if b"$file" in failure.payload else failure
@@ -147,7 +130,7 @@ def _decode(texts: Texts, context: Context) -> Decoded:
             records.append(record)
     parts = [replace(dead_part(dead), skipped=skipped)]
     for name, (rows, payloads) in documents.items():
-        parts.append(decode_as(_DOCUMENTS[name], texts, rows, payloads, context))
+        parts.append(decode_as(DOCUMENTS[name], texts, rows, payloads, context))
     parts.append(_plain(texts, plain, records, context, attributes))
     return put_together(parts, len(texts))
 
@@ -157,10 +140,10 @@ def _record(text: bytes) -> dict[str, Any]:
         record = parse_json(text)
     except InvalidJsonError as problem:
         error = "InvalidJson"
-        raise _Refused(error, str(problem)) from None
+        raise Refused(error, str(problem)) from None
     if not isinstance(record, dict) or "topic" not in record or "ref" not in record:
         error = "InvalidRecord"
-        raise _Refused(error, "not an object with topic and ref: it is no record of an EventLog")
+        raise Refused(error, "not an object with topic and ref: it is no record of an EventLog")
     return record
 
 

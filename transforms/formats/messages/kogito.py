@@ -19,18 +19,13 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from transforms.formats.base import Context, Decoded, Failure, InputFile, Message, Span
+from transforms.formats.base import Context, Decoded, Failure
 from transforms.formats.columns import build_events, replay_attributes, to_attributes
 from transforms.formats.json_columns import read_value
-from transforms.formats.line_blocks import join_decoded
 from transforms.formats.messages.ce_modes import Mode, mode_of, structured
-from transforms.formats.messages.files import (
-    first_object,
-    flatten,
-    message_spans,
-    read_messages,
-)
-from transforms.formats.messages.texts import Part, Texts, put_together
+from transforms.formats.messages.files import first_object
+from transforms.formats.messages.form import JsonForm
+from transforms.formats.messages.texts import Part, Refused, Texts, put_together
 
 SNAPSHOT, SEVERAL = "ProcessInstanceEvent", "MultipleProcessInstanceDataEvent"
 NODE, STATE, ERROR = (f"ProcessInstance{kind}DataEvent" for kind in ("Node", "State", "Error"))
@@ -66,7 +61,7 @@ def is_type(name: str) -> bool:
     ) and name.endswith("Event")  # fmt: skip
 
 
-class Kogito:
+class Kogito(JsonForm):
     """The `kogito` format (see `transforms.formats.base.Format`)."""
 
     name = "kogito"
@@ -84,35 +79,19 @@ class Kogito:
             and is_type(found["type"])
         )
 
-    def spans(self, file: InputFile, context: Context) -> list[Span]:
-        """Cut a file of lines every 64 MiB."""
-        return message_spans(file, context)
-
-    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        """Read files of events: a line each, or a list."""
-        return read_messages(work, context, self.name, _decode)
-
-    def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
-        """Decode messages; one of several events counts as many as it has."""
-        single, rest = flatten(messages, self.name, context)
-        decoded = _decode(Texts.of(single), context)
-        return decoded if rest is None else join_decoded([decoded, rest])
+    def decode_texts(self, texts: Texts, context: Context) -> Decoded:
+        """Make events of texts."""
+        return _decode(texts, context)
 
 
 FORMAT = Kogito()
-
-
-class _Refused(ValueError):
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        super().__init__(message)
 
 
 def _decode(texts: Texts, context: Context) -> Decoded:
     """Make events of messages, each by itself: they are of many shapes."""
     # Kogito's fields have their names, and its times are ISO 8601.
     context = replace(context, columns={}, time_format=None)
-    attributes = replay_attributes(FORMAT.name, replace(context, columns={}))
+    attributes = replay_attributes(FORMAT.name, context)
     dead: list[tuple[int, Failure]] = []
     events: list[Event] = []
     rows: list[int] = []
@@ -125,7 +104,7 @@ def _decode(texts: Texts, context: Context) -> Decoded:
             continue
         try:
             found = list(_events(_parse(texts, row, text, context)))
-        except _Refused as problem:
+        except Refused as problem:
             dead.append((row, texts.failure(row, problem.error, str(problem), attributes)))
             continue
         extra += max(len(found) - 1, 0)
@@ -158,7 +137,7 @@ def _parse(texts: Texts, row: int, text: bytes, context: Context) -> Any:
     if len(text) > context.max_message_bytes:
         error = "TooLarge"
         reason = f"a message of {len(text)} bytes; at most {context.max_message_bytes} are read"
-        raise _Refused(error, reason)
+        raise Refused(error, reason)
     try:
         headers = texts.headers
         if headers and mode_of(headers[row]) == Mode.BINARY:
@@ -166,26 +145,26 @@ def _parse(texts: Texts, row: int, text: bytes, context: Context) -> Any:
         return read_value(text)[0]
     except UnicodeDecodeError as problem:
         error = "InvalidEncoding"
-        raise _Refused(error, f"not utf-8: {problem}") from None
+        raise Refused(error, f"not utf-8: {problem}") from None
     except (json.JSONDecodeError, orjson.JSONEncodeError, RecursionError) as problem:
         error = "InvalidJson"
-        raise _Refused(error, str(problem)) from None
+        raise Refused(error, str(problem)) from None
 
 
 def _events(message: Any) -> Iterator[list[Event]]:
     """Yield the events of each CloudEvent in a message; none of one that is no step of a case."""
     if not isinstance(message, dict):
         error = "InvalidJson"
-        raise _Refused(error, "not an object")
+        raise Refused(error, "not an object")
     kind, data = message.get("type"), message.get("data")
     if not isinstance(kind, str) or "specversion" not in message:
         error = "InvalidCloudEvent"
-        raise _Refused(error, f"it has no {'type' if 'specversion' in message else 'specversion'}")
+        raise Refused(error, f"it has no {'type' if 'specversion' in message else 'specversion'}")
     if kind == SEVERAL:
         if not isinstance(data, list):
             error = "UnsupportedGrouping"
             reason = "its data is no list of events: set kogito.events.grouping.binary=false"
-            raise _Refused(error, reason)
+            raise Refused(error, reason)
         for each in data:
             yield from _events(each)
         return
@@ -194,7 +173,7 @@ def _events(message: Any) -> Iterator[list[Event]]:
         return
     if not isinstance(data, dict):
         error = "InvalidData"
-        raise _Refused(error, f"data of {kind} is no object")
+        raise Refused(error, f"data of {kind} is no object")
     made = {NODE: _node, STATE: _state, ERROR: _error, SNAPSHOT: _snapshot}[kind](message, data)
     yield [each for each in made if each is not None]
 
@@ -247,7 +226,7 @@ def _snapshot(message: Event, data: Event) -> list[Event | None]:
     nodes = data.get("nodeInstances") or []
     if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
         error = "InvalidData"
-        raise _Refused(error, "nodeInstances is no list of objects")
+        raise Refused(error, "nodeInstances is no list of objects")
 
     def step(id_: Any, what: str, time: str, **more: Any) -> Event | None:
         when = more.pop("at").get(time)
@@ -267,7 +246,7 @@ def _snapshot(message: Event, data: Event) -> list[Event | None]:
     there = [each for each in found if each is not None]
     if not there:
         error = "MissingTime"
-        raise _Refused(error, "neither the process nor a node of it has a time")
+        raise Refused(error, "neither the process nor a node of it has a time")
     there[-1]["data"] = data
     return list(there)
 

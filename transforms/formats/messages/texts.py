@@ -22,6 +22,18 @@ from transforms.formats.json_columns import LineColumns, Path, read_lines
 from transforms.formats.line_blocks import Block, Offsets, as_lines, join_events, line_bounds
 
 
+class Refused(ValueError):
+    """A text, or the data in it, cannot be decoded.
+
+    Attributes:
+        error: class of the error, as of a dead letter.
+    """
+
+    def __init__(self, error: str, message: str) -> None:
+        self.error = error
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Texts:
     """JSON texts behind one another; text i is `data[starts[i]:ends[i]]`.

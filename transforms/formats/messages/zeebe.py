@@ -10,19 +10,20 @@ index with what Elasticsearch wraps around them (`_source`) are read too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.formats.base import Context, Decoded, InputFile, Message, Span
+from transforms.formats.base import Context, Decoded, Message
 from transforms.formats.columns import replay_attributes, to_text
 from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_columns import LineColumns, Path
 from transforms.formats.line_blocks import Offsets
-from transforms.formats.messages.files import first_object, message_spans, read_messages
+from transforms.formats.messages.files import first_object
+from transforms.formats.messages.form import JsonForm
 from transforms.formats.messages.texts import Part, Texts, part_of, put_together, unread_part
 
 INTENTS = (
@@ -52,7 +53,7 @@ _WRAPPED = b'"_source"'
 _ITEM = "item "
 
 
-class Zeebe:
+class Zeebe(JsonForm):
     """The `zeebe` format (see `transforms.formats.base.Format`)."""
 
     name = "zeebe"
@@ -72,13 +73,9 @@ class Zeebe:
         """Say which messages are records (see `Claiming`)."""
         return heads.having(b'"valueType"', _BEGINNING)
 
-    def spans(self, file: InputFile, context: Context) -> list[Span]:
-        """Cut a file of lines every 64 MiB."""
-        return message_spans(file, context)
-
-    def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
-        """Read files of records: a line each, or a list."""
-        return read_messages(work, context, self.name, decode_texts)
+    def decode_texts(self, texts: Texts, context: Context) -> Decoded:
+        """Make events of texts."""
+        return decode_texts(texts, context)
 
     def decode(self, messages: Sequence[Message], context: Context) -> Decoded:
         """Decode messages of one record each."""

@@ -30,7 +30,7 @@ from pipelines import (
     flink,
     flink_options,
     flink_watch,
-    prism,
+    prism_engine,
     summary,
     watch,
 )
@@ -99,7 +99,7 @@ def _run(
     if chosen.mode != "processes":
         workers.stop()
     # Prism is a process of ours.
-    here = chosen.mode != "elsewhere" or prism.wanted(flags)
+    here = chosen.mode != "elsewhere" or prism_engine.wanted(flags)
     beam_log.configure(settings.verbose, local=here)
     detached = flags.view_as(StandardOptions).no_wait_until_finish
     on_flink: FlinkPlan | None = None
@@ -129,8 +129,8 @@ def _run(
         )
         if scratch:
             progress.prepare(scratch)
-        if prism.wanted(flags):
-            prism.prepare(flags)
+        if prism_engine.wanted(flags):
+            prism_engine.prepare(flags)
         runner = engine.make_runner(chosen, flags, settings.verbose, scratch, workers)
         root = beam.Pipeline(runner=runner, options=flags)
         pipeline.build(root, settings, run)
@@ -167,7 +167,7 @@ def _serving(
     on_flink: FlinkPlan | None, flags: PipelineOptions, pipeline: Pipeline
 ) -> AbstractContextManager[None]:
     if on_flink is None:
-        return prism.serving(flags) if prism.wanted(flags) else nullcontext()
+        return prism_engine.serving(flags) if prism_engine.wanted(flags) else nullcontext()
     return flink.serving(on_flink, flags, (f"pipelines.{pipeline.name}",))
 
 

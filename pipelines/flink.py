@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from pipelines import job_server
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink_options import FlinkJobOptions, given
 from pipelines.flink_rest import FlinkRest, FlinkUnreachable
@@ -362,17 +362,10 @@ def serving(flink: FlinkPlan, flags: PipelineOptions, modules: tuple[str, ...]) 
             yield
 
 
-@contextmanager
-def _job_server(flags: PipelineOptions) -> Iterator[None]:
-    """Run Beam's job server while the block runs, if no address of one is given.
-
-    Left to itself Beam starts it in the pipeline's thread, where no signal can be handled, and
-    ends it at Ctrl-C, before the job is stopped.
-    """
-    portable = flags.view_as(PortableOptions)
-    if portable.job_endpoint:
-        yield
-        return
+def _job_server(flags: PipelineOptions) -> AbstractContextManager[None]:
+    """Run Beam's job server while the block runs, if no address of one is given."""
+    if flags.view_as(PortableOptions).job_endpoint:
+        return nullcontext()
     from apache_beam.runners.portability.flink_runner import (  # noqa: PLC0415
         FlinkJarJobServer,
         FlinkRunner,
@@ -381,20 +374,16 @@ def _job_server(flags: PipelineOptions) -> Iterator[None]:
     flink = flags.view_as(FlinkRunnerOptions)
     flink.flink_master = FlinkRunner.add_http_scheme(flink.flink_master)
     server = FlinkJarJobServer(flags)
-    # A terminal's Ctrl-C reaches all processes it runs: one started now ignores it.
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+
+    def address() -> str:
         command, endpoint = server.subprocess_cmd_and_endpoint()
         server.subprocess_cmd_and_endpoint = lambda: (command, endpoint)
-        server.start()
-        portable.job_endpoint = endpoint
-    except (OSError, RuntimeError, ValueError, grpc.RpcError) as error:
-        text = " ".join(f"Beam's job server for Flink can't be started: {error}".split())
-        hint = "; give the jar with --flink_job_server_jar, or --job_endpoint of one that runs"
-        raise RunError(ExitCode.USAGE, text + hint) from error
-    finally:
-        signal.signal(signal.SIGINT, heard)
-    try:
-        yield
-    finally:
-        server.stop()
+        return str(endpoint)
+
+    return job_server.serving(
+        flags,
+        server,
+        address,
+        "Beam's job server for Flink can't be started",
+        "give the jar with --flink_job_server_jar, or --job_endpoint of one that runs",
+    )

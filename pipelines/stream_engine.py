@@ -7,8 +7,7 @@ by the marks in its elements, and everything must fuse to one stage. It needs no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines import dataflow, prism
+from pipelines import dataflow, prism, prism_engine
 from pipelines.engine import FN_API_RUNNERS
 
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
@@ -58,12 +57,13 @@ def choose(flags: PipelineOptions, sources: int) -> StreamEngine:
     """
     runner = flags.view_as(StandardOptions).runner or ""
     short = runner.rpartition(".")[2].lower()
-    if short and short not in FN_API_RUNNERS and "prism" not in short:
+    asked = prism_engine.wanted(flags)
+    if short and short not in FN_API_RUNNERS and not asked:
         native = dataflow.wanted(flags)
         return StreamEngine(runner, "--runner", local=False, by_marks=False, native=native)
     given = flags.view_as(PrismRunnerOptions).prism_location
     found = given or prism.location()
-    if "prism" in short or (found and (not short or short in _ANY) and sources > 1):
+    if asked or (found and (not short or short in _ANY) and sources > 1):
         place = f"its binary is {found}" if found else "Beam fetches its binary"
         return StreamEngine("PrismRunner", f"{place}; one process", local=True, by_marks=False)
     reason = "one process, one core; no Beam windows after the fold; a job's state ends with it"
@@ -79,7 +79,7 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
     if flags.view_as(WorkerOptions).default_sdk_harness_log_level is None:
         flags.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     if engine.runner == "PrismRunner":
-        prism.prepare(flags)
+        prism_engine.prepare(flags)
         return engine.runner
     from apache_beam.runners.portability.fn_api_runner import (  # noqa: PLC0415
         fn_runner,
@@ -94,11 +94,6 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
     return fn_runner.FnApiRunner()
 
 
-@contextmanager
-def serving(engine: StreamEngine, flags: PipelineOptions) -> Iterator[None]:
-    """Run what the engine needs while the block runs; see `prism.serving`."""
-    if engine.runner != "PrismRunner":
-        yield
-        return
-    with prism.serving(flags):
-        yield
+def serving(engine: StreamEngine, flags: PipelineOptions) -> AbstractContextManager[None]:
+    """Run what the engine needs while the block runs; see `prism_engine.serving`."""
+    return prism_engine.serving(flags) if engine.runner == "PrismRunner" else nullcontext()

@@ -41,6 +41,12 @@ def parse_json(payload: bytes) -> Any:
         raise InvalidJsonError(str(error)) from None
 
 
+def given_twice(pairs: list[tuple[str, Any]]) -> str:
+    """Return the first key of an object's members that is there again, as one must be."""
+    keys = [key for key, _ in pairs]
+    return next(key for key in keys if keys.count(key) > 1)
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object of its members.
 
@@ -49,9 +55,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     members = dict(pairs)
     if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        reason = f"the key {twice!r} is given twice in one object"
+        reason = f"the key {given_twice(pairs)!r} is given twice in one object"
         raise InvalidJsonError(reason)
     return members
 

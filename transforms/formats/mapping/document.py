@@ -17,6 +17,7 @@ import orjson
 
 from transforms.formats.columns import KNOWN, TIMES
 from transforms.formats.items import ALIASES, TYPES, known_type
+from transforms.formats.json_strict import given_twice
 from transforms.formats.mapping.rules import Condition, EventMapping, Rule, path_problem
 from transforms.formats.times import EPOCH_UNITS, zone_error
 
@@ -95,9 +96,7 @@ def _load_json(text: str) -> Any:
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(found)
         if len(made) < len(found):
-            names = [key for key, _ in found]
-            twice = next(key for key in names if names.count(key) > 1)
-            reason = f"has the key '{twice}' twice in one object; give it once"
+            reason = f"has the key '{given_twice(found)}' twice in one object; give it once"
             raise _NotPlain(reason)
         return made
 

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from apache_beam.coders import Coder
 from apache_beam.io.unbounded_source import CheckpointMark
 
 from transforms.kafka import KafkaAddress, Monitor, client, make, settings_for
 from transforms.sources.kafka.partitions import Key, Positions, restore
+from transforms.sources.versioned import read_versioned, write_versioned
 
 LOGGER = logging.getLogger(__name__)
 
@@ -85,9 +85,7 @@ class KafkaMarkCoder(Coder):
                 topic: {str(number): list(place) for number, place in numbers.items()}
                 for topic, numbers in value.positions.items()
             }
-        return orjson.dumps(
-            {"version": 1, "floor": value.floor, "at": at}, option=orjson.OPT_SORT_KEYS
-        )
+        return write_versioned({"floor": value.floor, "at": at})
 
     def decode(self, encoded: bytes) -> KafkaMark:
         """Read a mark.
@@ -95,10 +93,7 @@ class KafkaMarkCoder(Coder):
         Raises:
             ValueError: it is of a newer version.
         """
-        found = orjson.loads(encoded)
-        if found["version"] != 1:
-            reason = f"checkpoint mark of version {found['version']}; this release reads 1"
-            raise ValueError(reason)
+        found = read_versioned(encoded)
         positions: Positions | None = None
         if found["at"] is not None:
             positions = {

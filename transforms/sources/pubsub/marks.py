@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import orjson
 from apache_beam.coders import Coder
 from apache_beam.io.unbounded_source import CheckpointMark
 
 from transforms.sources.pubsub import given
+from transforms.sources.versioned import read_versioned, write_versioned
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,8 @@ class PubSubMarkCoder(Coder):
 
     def encode(self, value: PubSubMark) -> bytes:
         """Write a mark."""
-        return orjson.dumps(
-            {
-                "version": 1,
-                "reading": value.reading,
-                "number": value.number,
-                "floors": dict(value.floors),
-            },
-            option=orjson.OPT_SORT_KEYS,
+        return write_versioned(
+            {"reading": value.reading, "number": value.number, "floors": dict(value.floors)}
         )
 
     def decode(self, encoded: bytes) -> PubSubMark:
@@ -52,10 +46,7 @@ class PubSubMarkCoder(Coder):
         Raises:
             ValueError: it is of a newer version.
         """
-        found = orjson.loads(encoded)
-        if found["version"] != 1:
-            reason = f"checkpoint mark of version {found['version']}; this release reads 1"
-            raise ValueError(reason)
+        found = read_versioned(encoded)
         return PubSubMark(found["reading"], found["number"], found["floors"])
 
     def is_deterministic(self) -> bool:

@@ -16,46 +16,34 @@ from tests.services.kafka import KafkaBroker
 from tests.services.prism import provision
 from tests.services.provision import Missing, missing_part
 from tests.services.pubsub import PubSubService
+from tests.services.service import S
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker that is shared by the tests of a worker: do not stop it."""
-    yield from _broker(tmp_path_factory)
+    yield from _running(KafkaBroker(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker of the test's own, to stop, kill and restart."""
-    yield from _broker(tmp_path_factory)
-
-
-def _broker(folders: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    broker = KafkaBroker(folders.mktemp("kafka"))
-    try:
-        broker.start()
-    except Missing as missing:
-        missing_part(missing.name, missing.why)
-    try:
-        yield broker
-    finally:
-        broker.close()
+    yield from _running(KafkaBroker(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture(scope="session")
 def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubService]:
     """A Pub/Sub service that is shared by the tests of a worker: do not stop it."""
-    yield from _service(tmp_path_factory)
+    yield from _running(PubSubService(tmp_path_factory.mktemp("pubsub")))
 
 
 @pytest.fixture
 def own_pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubService]:
     """A Pub/Sub service of the test's own, to kill and start again."""
-    yield from _service(tmp_path_factory)
+    yield from _running(PubSubService(tmp_path_factory.mktemp("pubsub")))
 
 
-def _service(folders: pytest.TempPathFactory) -> Iterator[PubSubService]:
-    service = PubSubService(folders.mktemp("pubsub"))
+def _running(service: S) -> Iterator[S]:
     try:
         service.start()
     except Missing as missing:

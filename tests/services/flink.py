@@ -16,7 +16,6 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from pipelines.flink_rest import FlinkRest, FlinkUnreachable
@@ -24,6 +23,7 @@ from tests.services import kafka
 from tests.services.leash import Leashed
 from tests.services.ports import free_ports, listens
 from tests.services.provision import Missing, call, program, provide
+from tests.services.service import Service
 
 VERSION = "1.19.3"
 BEAM = "2.70.0"
@@ -107,7 +107,7 @@ class Part:
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-15:])
 
 
-class FlinkCluster:
+class FlinkCluster(Service):
     """A cluster of its own, with data that is gone when it is closed.
 
     Attributes:
@@ -300,22 +300,6 @@ class FlinkCluster:
         else:
             for name in ("checkpoints", "savepoints", "tmp", "artifacts", "ha", "zookeeper"):
                 shutil.rmtree(self.folder / name, True)
-
-    def __enter__(self) -> FlinkCluster:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _part(self, name: str, home: Path, arguments: Sequence[str]) -> Part:
         logs = f"-Dlog4j2.configurationFile=file:{self._conf / 'log4j.properties'}"

@@ -14,7 +14,6 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from confluent_kafka import KafkaException
@@ -27,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from tests.services.leash import Leashed
 from tests.services.ports import free_ports, listens
 from tests.services.provision import Missing, call, program, provide
+from tests.services.service import Service
 
 VERSION = "3.9.0"
 NAME = "a Kafka broker"
@@ -46,7 +46,7 @@ class BrokerError(RuntimeError):
     """The broker does not do what it should; holds the end of its log."""
 
 
-class KafkaBroker:
+class KafkaBroker(Service):
     """A broker of its own, with data that is gone when it is closed.
 
     Attributes:
@@ -143,22 +143,6 @@ class KafkaBroker:
         """Kill it and remove its data; with a folder given, its settings and log stay."""
         self.kill()
         shutil.rmtree(self.folder if self._own_folder else self.folder / "data", True)
-
-    def __enter__(self) -> KafkaBroker:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def admin(self) -> AdminClient:
         """Return a client for topics, offsets and groups."""

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from google import pubsub_v1
@@ -24,6 +23,7 @@ from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 from tests.services.leash import Leashed
 from tests.services.ports import free_ports, listens
 from tests.services.provision import call, program, provide
+from tests.services.service import Service
 
 VERSION = "2.9.0"
 """Of the Go client, as go.mod has it."""
@@ -41,7 +41,7 @@ class ServiceError(RuntimeError):
     """The service does not do what it should; holds its log."""
 
 
-class PubSubService:
+class PubSubService(Service):
     """A service of its own, whose messages are gone when it ends.
 
     Attributes:
@@ -105,22 +105,6 @@ class PubSubService:
         self.kill()
         if self._own_folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> PubSubService:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def environment(self) -> dict[str, str]:
         """Return what lets clients of another process find it."""

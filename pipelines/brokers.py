@@ -1,7 +1,8 @@
 """The brokers that streams read and write, by the scheme of an address: all that a run asks of one.
 
-A broker more is one entry here, and its source and sink in `transforms`. Nothing is imported
-before an address is of it: Beam and Arrow are not for `--help`, and the client may be missing.
+A broker more is an entry in `BROKERS`, a case in the functions below, and its source and sink in
+`transforms`. Nothing is imported before an address is of it: Beam and Arrow are not for `--help`,
+and the client may be missing.
 """
 
 from __future__ import annotations

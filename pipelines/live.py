@@ -24,7 +24,6 @@ from pipelines import beam_log, brokers, flink, flink_options, flink_watch, pict
 from pipelines import dataflow as on_dataflow
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.flink import FlinkPlan
-from pipelines.flink_ids import LabelledFlinkRunner
 from pipelines.job import Job
 from pipelines.laws import laws, show_laws, verdict
 from pipelines.output import NO_ROOM, hold_output
@@ -103,10 +102,7 @@ def launch_stream(
         return ExitCode.OK
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
         run = _context(pipeline, settings, chosen, scratch, sink, plans)
-        if on_flink is not None:
-            runner = LabelledFlinkRunner()
-        else:
-            runner = stream_engine.make_runner(chosen, flags)
+        runner = stream_engine.make_runner(chosen, flags)
         root = beam.Pipeline(runner=runner, options=flags)
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)

@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines import dataflow, prism, prism_engine
+from pipelines import dataflow, flink_options, prism, prism_engine
 from pipelines.engine import FN_API_RUNNERS
 
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
@@ -73,6 +73,11 @@ def choose(flags: PipelineOptions, sources: int) -> StreamEngine:
 def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
     """Return what `beam.Pipeline(runner=...)` takes, and set Beam's options to suit it."""
     flags.view_as(StandardOptions).streaming = True
+    if flink_options.is_flink(engine.runner):
+        # Heavy, and not needed for another runner.
+        from pipelines.flink_ids import LabelledFlinkRunner  # noqa: PLC0415
+
+        return LabelledFlinkRunner()
     if not engine.local:
         return engine.runner
     flags.view_as(SetupOptions).save_main_session = False

@@ -28,7 +28,6 @@ _SAME_BUT_NAME = {
     "ssl.keystore.certificate.chain": "ssl.certificate.pem",
 }
 _STORES = {".jks", ".keystore", ".truststore"}
-_PEM = "-----BEGIN "
 
 
 def read_properties(text: str) -> dict[str, str]:

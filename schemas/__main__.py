@@ -24,7 +24,7 @@ _INTRODUCTION = """\
 
 A run writes each table to its own folder: `OUTPUT/<table>/<table>-00003-of-00040.parquet`, or
 `.jsonl`, `.csv` (`--output_format`). A row of an *append* table is final; of the rows with one key
-of an *upsert* table, the one with the newest `updated_at` counts.
+of an *upsert* table, the newest counts: by `updated_at` or, of windows, `pane_index`.
 
 Where something was read is written as `path:place`; the place is the row of a CSV or Parquet file
 (from 0, header not counted), the byte of a JSON Lines file, the event of an XES file, the document

@@ -20,9 +20,10 @@ class Output:
     Attributes:
         name: the table's name, also its folder or topic.
         schema: columns in order; each field's metadata `doc` describes it.
-        mode: `append`, or `upsert` (of the rows with one key the newest `updated_at` counts).
+        mode: `append`, or `upsert` (of the rows with one key the newest counts).
         key: the columns that key its rows.
         doc: one sentence on what a row is.
+        newest: of an upsert table, the column that is greatest in the newest row of a key.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Output:
     mode: Literal["append", "upsert"]
     key: tuple[str, ...]
     doc: str
+    newest: str = "updated_at"
 
 
 def _field(name: str, type_: pa.DataType, doc: str, nullable: bool = True) -> pa.Field:
@@ -171,4 +173,101 @@ DEAD_LETTERS = Output(
     ),
 )
 
-TABLES: dict[str, Output] = {t.name: t for t in (TRANSITIONS, CASES, LATE, RETRACTED, DEAD_LETTERS)}
+
+def _pane_table(name: str, doc: str, *columns: pa.Field) -> Output:
+    """Make a table of numbers of windows: a row is known by its id, and its last pane counts."""
+    return Output(
+        name=name,
+        mode="upsert",
+        key=("row_id",),
+        newest="pane_index",
+        doc=doc,
+        schema=pa.schema(
+            [
+                _field("row_id", pa.string(), "deterministic id; the same over all panes", False),
+                _field("window_start", TIME, "first moment of the window; null for global"),
+                _field("window_end", TIME, "first moment after it; null for global"),
+                _field("workflow_group", NAME, "the process"),
+                *columns,
+                _field("pane", NAME, "early (the window is open) or final", False),
+                _field("pane_index", pa.int64(), "number of the pane, from 0", False),
+            ]
+        ),
+    )
+
+
+_VERSION = _field("model_version", NAME, "the version of its model")
+_QUANTILES = "; quantiles are at most 0.5 % off the value at their rank"
+
+PROCESS_MAP = _pane_table(
+    "process_map",
+    "How often, and how fast, cases moved from one state to another in a window.",
+    _VERSION,
+    _field("from_state", NAME, "the state before; null at the start of a case"),
+    _field("to_state", NAME, "the state afterwards", False),
+    _field("count", pa.int64(), "transitions", False),
+    _field("cases", pa.int64(), "distinct cases that made it", False),
+    _field("mean_s", pa.float64(), "mean seconds since the transition before; null at the start"),
+    _field("min_s", pa.float64(), "shortest"),
+    _field("p50_s", pa.float64(), f"median{_QUANTILES}"),
+    _field("p90_s", pa.float64(), "nine of ten are shorter"),
+    _field("p99_s", pa.float64(), "99 of 100 are shorter"),
+    _field("max_s", pa.float64(), "longest"),
+)
+
+STATE_TIMES = _pane_table(
+    "state_times",
+    "How long cases stayed in a state that they left in a window.",
+    _field("state", NAME, "the state", False),
+    _field("visits", pa.int64(), "stays that ended", False),
+    _field("mean_s", pa.float64(), "mean seconds between entering and leaving", False),
+    _field("p50_s", pa.float64(), f"median{_QUANTILES}", False),
+    _field("p90_s", pa.float64(), "nine of ten are shorter", False),
+    _field("p99_s", pa.float64(), "99 of 100 are shorter", False),
+    _field("max_s", pa.float64(), "longest", False),
+)
+
+FLOW = _pane_table(
+    "flow",
+    "What came in, went out and was there in a window; also without events while cases are open.",
+    _VERSION,
+    _field("started", pa.int64(), "cases whose first transition is in it", False),
+    _field("completed", pa.int64(), "transitions to an end", False),
+    _field("transitions", pa.int64(), "all transitions", False),
+    _field("active_cases", pa.int64(), "open cases at its end, as far as it is known", False),
+    _field("late", pa.int64(), "events that came too late to be counted", False),
+    _field("throughput_per_h", pa.float64(), "completed an hour; null for global"),
+    _field("cycle_p50_s", pa.float64(), "median seconds from start to end; null without an end"),
+    _field("cycle_p90_s", pa.float64(), "nine of ten are shorter"),
+    _field("cycle_p99_s", pa.float64(), "99 of 100 are shorter"),
+    _field("rework_rate", pa.float64(), "share of completed cases that entered a state twice"),
+    _field("illegal", pa.int64(), "transitions that the model does not have", False),
+)
+
+WORKLOAD = _pane_table(
+    "workload",
+    "What somebody did in a window.",
+    _field("actor", NAME, "who; null where it is not known"),
+    _field("transitions", pa.int64(), "what they did", False),
+    _field("cases", pa.int64(), "distinct cases", False),
+    _field("handovers", pa.int64(), "taken over from somebody else", False),
+    _field("mean_s", pa.float64(), "mean seconds since the transition before"),
+)
+
+VARIANTS = _pane_table(
+    "variants",
+    "The ways of the cases that were completed in a window, the 10,000 most frequent.",
+    _field("variant_id", pa.string(), "as in cases; 'others' are all the rest", False),
+    _field("states", pa.list_(pa.string()), "the way, at most 1,000 states of it"),
+    _field("cases", pa.int64(), "that went it", False),
+    _field("share", pa.float64(), "of the completed cases of the group", False),
+    _field("mean_cycle_s", pa.float64(), "mean seconds from start to end", False),
+)
+
+TABLES: dict[str, Output] = {
+    t.name: t
+    for t in (
+        *(TRANSITIONS, CASES, LATE, RETRACTED, DEAD_LETTERS),
+        *(PROCESS_MAP, STATE_TIMES, FLOW, WORKLOAD, VARIANTS),
+    )
+}

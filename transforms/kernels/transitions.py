@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.events import NAME
+from schemas.events import NAME, ORDERED_SCHEMA
 from schemas.tables import CASES, LATE, RETRACTED, TRANSITIONS, Output
 from transforms.arrays import conform, integers, nulls
 from transforms.hashing import hash_strings
 from transforms.kernels import case_rows
-from transforms.kernels.base import END, Control, Step
+from transforms.kernels.base import END, Control, Order, Step
 from transforms.kernels.case_batch import CaseBatch
 from transforms.kernels.case_state import PATH_ITEM, STATE_SCHEMA, CaseFold, Rules
 from transforms.kernels.segments import (
@@ -51,7 +51,8 @@ class TransitionsKernel:
     rules: Rules = field(default_factory=Rules)
     name: str = "transitions"
     key: str = "case_id"
-    order: Literal["key", "time"] = "key"
+    order: Order = "key"
+    takes: pa.Schema = ORDERED_SCHEMA
 
     @property
     def state_schema(self) -> pa.Schema:

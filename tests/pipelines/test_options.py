@@ -15,8 +15,8 @@ import run
 from pipelines import paths, values
 from pipelines.exit_codes import MEANING, UsageError
 from pipelines.option_table import OPTIONS, options_of
-from pipelines.registry import PIPELINES
 from pipelines.options import parse
+from pipelines.registry import PIPELINES
 from pipelines.settings import Settings
 from pipelines.values import BadValue
 from transforms.kernels.base import END

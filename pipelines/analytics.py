@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 
 import apache_beam as beam
-from transforms.kernels.analytics import AnalyticsKernel
-from transforms.kernels.window_tables import WindowKernel
 
 from pipelines import cases
 from pipelines.registry import RunContext, Stream
@@ -26,9 +24,11 @@ from transforms.fold.made import Setting
 from transforms.fold.passing import HANDED, HandOn
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import ROWS, FoldStream
+from transforms.kernels.analytics import AnalyticsKernel
 from transforms.kernels.base import END
-from transforms.kernels.partial_rows import PARTIAL_ROWS
+from transforms.kernels.partial_rows import PARTIALS_OUTPUT
 from transforms.kernels.transitions import TransitionsKernel
+from transforms.kernels.window_tables import WindowKernel
 from transforms.sinks.commit import Run
 
 GROUP_SHARDS = 8
@@ -46,7 +46,8 @@ GLOBAL_EARLY_MS = 10_000
 def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
     """Add the pipeline's steps to `root`."""
     transitions = TransitionsKernel(cases.rules(settings))
-    kernel = AnalyticsKernel(transitions, settings.windowing, run.tables)
+    tables = frozenset(run.tables) & set(transitions.outputs)
+    kernel = AnalyticsKernel(transitions, settings.windowing, tables)
     if run.stream is not None:
         _stream(root, settings, run, run.stream, kernel)
     else:
@@ -62,7 +63,7 @@ def _stream(
     kernel: AnalyticsKernel,
 ) -> None:
     shards = LOCAL_GROUP_SHARDS if run.local else GROUP_SHARDS
-    hands_on = HandOn(PARTIAL_ROWS.name, "workflow_group", shards)
+    hands_on = HandOn(PARTIALS_OUTPUT.name, "workflow_group", shards)
     window = Setting("window", "--window", str(settings.windowing))
     decoded = cases.decode_stream(root, settings, run, stream)
     fold = cases.case_stream(
@@ -77,7 +78,7 @@ def _stream(
     folded = decoded.events | "Fold" >> fold
     early_ms = early_of(settings)
     windows = GranuleFold(
-        WindowKernel(settings.windowing, early_ms),
+        WindowKernel(settings.windowing, early_ms, tables=run.tables),
         disorder_us=0,
         granule_ms=_granule_ms(settings, early_ms),
         by_marks=stream.by_marks,
@@ -103,7 +104,7 @@ def _backfill(
 ) -> None:
     exchange = Exchange(run.scratch)
     shards = min(run.plan.shards, GROUP_SHARDS)
-    hands_on = HandOn(PARTIAL_ROWS.name, "workflow_group", shards, exchange)
+    hands_on = HandOn(PARTIALS_OUTPUT.name, "workflow_group", shards, exchange)
     decoded = cases.decode_files(root, settings, run, exchange)
     # (shard, packed events)
     fold = cases.case_files(kernel, settings, run, output, exchange, hands_on)
@@ -111,7 +112,7 @@ def _backfill(
     closes = cases.closes(settings)
     last_ms = END if closes else settings.until_ms
     windows = BoundedFold(
-        WindowKernel(settings.windowing, last_ms=last_ms),
+        WindowKernel(settings.windowing, closes=True, last_ms=last_ms, tables=run.tables),
         disorder_us=0,
         until_ms=settings.until_ms,
         closes=closes,

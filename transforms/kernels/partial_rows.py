@@ -72,12 +72,12 @@ PARTIALS = pa.schema(
     ]
 )
 
-PARTIAL_ROWS = Output(
+PARTIALS_OUTPUT = Output(
     name="partials",
+    schema=PARTIALS,
     mode="append",
     key=("slot",),
-    doc="Sums over some events of a bucket: passes between two folds, and is never written.",
-    schema=PARTIALS,
+    doc="Sums over some events of one bucket and key.",
 )
 
 

@@ -8,10 +8,9 @@ n buckets holds buckets e - n to e - 1, and is over when bucket e begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow as pa
 from schemas.events import TIME
 from schemas.tables import FLOW, PROCESS_MAP, STATE_TIMES, VARIANTS, WORKLOAD, Output
 from transforms.arrays import conform, integers
-from transforms.kernels.base import END, Control, Step
+from transforms.kernels.base import END, Control, Order, Step
 from transforms.kernels.partial_rows import LEVEL, NAMES, PARTIALS
 from transforms.kernels.windows.early import NONE_DUE, Due, Ticks
 from transforms.kernels.windows.levels import QUIET_WINDOWS, Levels
@@ -76,6 +75,7 @@ class WindowKernel:
         most_keys: see `MOST_KEYS`.
         most_variants: of a group and window that are told one by one.
         quiet_windows: see `levels.QUIET_WINDOWS`.
+        tables: names of the tables that are wanted; None for all.
     """
 
     windowing: Windowing
@@ -87,7 +87,8 @@ class WindowKernel:
     quiet_windows: int = QUIET_WINDOWS
     name: str = "windows"
     key: str = "slot"
-    order: Literal["key", "time", "any"] = "any"
+    order: Order = "any"
+    tables: Collection[str] | None = None
 
     @property
     def takes(self) -> pa.Schema:
@@ -103,7 +104,7 @@ class WindowKernel:
     def outputs(self) -> Mapping[str, Output]:
         """Tables written, by name."""
         tables = (PROCESS_MAP, STATE_TIMES, FLOW, WORKLOAD, VARIANTS)
-        return {table.name: table for table in tables}
+        return {t.name: t for t in tables if self.tables is None or t.name in self.tables}
 
     def step(
         self, state: pa.Table, events: pa.Table, control: Sequence[Control], until: int
@@ -131,7 +132,7 @@ class WindowKernel:
         if not bounded and not awake and (known or len(rows)):
             remembered.wake()
         return Step(
-            outputs=tables,
+            outputs={name: rows for name, rows in tables.items() if name in self.outputs},
             changed=remembered.changed,
             removed=remembered.removed(before),
             wake_at=None if last or until >= END else self._wake(remembered),

@@ -18,6 +18,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,7 +122,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         from pipelines.live import launch_stream as launch  # noqa: PLC0415
     else:
         from pipelines.backfill import launch_backfill as launch  # noqa: PLC0415
-    return launch(PIPELINES[name], settings, flags, screen)
+    pipeline = replace(PIPELINES[name], tables=settings.tables)
+    return launch(pipeline, settings, flags, screen)
 
 
 def _inspect(arguments: Sequence[str], wants_help: bool) -> int:

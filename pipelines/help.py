@@ -6,7 +6,7 @@ import shutil
 import textwrap
 
 from pipelines.exit_codes import MEANING
-from pipelines.option_table import OPTIONS, Option
+from pipelines.option_table import OPTIONS, Option, options_of
 from pipelines.option_values import format_names
 from pipelines.registry import PIPELINES, Pipeline
 
@@ -32,8 +32,8 @@ def overview(program: str) -> str:
             f"usage: {program} PIPELINE [options]",
             "",
             *_wrapped(
-                "Columnar Apache Beam pipelines that turn workflow events into transitions "
-                "and cases."
+                "Columnar Apache Beam pipelines that turn workflow events into transitions, "
+                "cases and the numbers of their processes."
             ),
             "",
             "Pipelines",
@@ -65,9 +65,10 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
             "  " + " \\\n  ".join([f"{program} {example.command[0]}", *example.command[1:]])
         )
         lines.append("")
-    for group in dict.fromkeys(option.group for option in OPTIONS):
+    options = options_of(pipeline.name)
+    for group in dict.fromkeys(option.group for option in options):
         lines.append(group)
-        lines.extend(_pairs([_described(option) for option in OPTIONS if option.group == group]))
+        lines.extend(_pairs([_described(o, pipeline) for o in options if o.group == group]))
         lines.append("")
     lines.append("Beam's options")
     lines.extend(
@@ -79,7 +80,8 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
             "  ",
         )
     )
-    lines += ["", "Tables written", *_wrapped(", ".join(pipeline.tables), "  "), "", *_exit_codes()]
+    tables = pipeline.default or pipeline.tables
+    lines += ["", "Tables written", *_wrapped(", ".join(tables), "  "), "", *_exit_codes()]
     return "\n".join(lines)
 
 
@@ -170,11 +172,13 @@ def of_workers(program: str) -> str:
     )
 
 
-def _described(option: Option) -> tuple[str, str]:
+def _described(option: Option, pipeline: Pipeline | None = None) -> tuple[str, str]:
     flag = f"--{option.name} {option.metavar}".strip()
     text = option.help
     if "{formats}" in text:
         text = text.replace("{formats}", ", ".join(format_names()))
+    if pipeline is not None:
+        text = text.replace("{tables}", ", ".join(pipeline.tables))
     if option.default is not None:
         text = f"{text} (default: {option.default})"
     return flag, text

@@ -27,7 +27,7 @@ from pipelines.flink import FlinkPlan
 from pipelines.job import Job
 from pipelines.laws import laws, show_laws, verdict
 from pipelines.output import NO_ROOM, hold_output
-from pipelines.registry import PIPELINES, Pipeline, RunContext, Stream
+from pipelines.registry import Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
@@ -182,7 +182,7 @@ def close(
         screen.warn(warning)
     checked = laws(manifest)
     for number, target in enumerate(settings.targets):
-        names = PIPELINES[settings.pipeline].tables
+        names = settings.tables
         rows = {name: {"rows": n} for name, n in delivered(counts, number, names).items()}
         for law in laws({**manifest, "tables": rows})[2:]:
             checked.append(replace(law, unit=f"{law.unit} in {target}"))

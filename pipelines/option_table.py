@@ -19,6 +19,7 @@ class Option:
         help: what it does.
         default: the text that stands for it where it is not given.
         many: takes several values, and may be given several times.
+        of: the pipelines that have it; empty for all.
     """
 
     name: str
@@ -27,11 +28,13 @@ class Option:
     help: str
     default: str | None = None
     many: bool = False
+    of: tuple[str, ...] = ()
 
 
 _READING, _WRITING = "What is read", "What is written"
 _MEANING, _TIMES = "What it means", "Time and order"
-_RUNNING = "How it runs"
+_MEASURED, _RUNNING = "What is measured", "How it runs"
+ANALYTICS = ("analytics",)
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -170,6 +173,30 @@ OPTIONS: tuple[Option, ...] = (
     Option("case_retention", _TIMES, "DURATION", "forget a case so long after its end", "30d"),
     Option("idle_retention", _TIMES, "DURATION", "forget an idle case after so long", "365d"),
     Option(
+        "window",
+        _MEASURED,
+        "WINDOW",
+        "fixed:1h, sliding:1d/1h (a day, each hour), days of a time zone as "
+        "fixed:1d@Europe/Berlin, or global",
+        "fixed:1h",
+        of=ANALYTICS,
+    ),
+    Option(
+        "early_firing",
+        _MEASURED,
+        "DURATION",
+        "a stream writes the numbers of open windows so often, too (default: only when they are "
+        "over; every 10s with --window global)",
+        of=ANALYTICS,
+    ),
+    Option(
+        "tables",
+        _WRITING,
+        "NAME,..",
+        "write only these tables, or others than by default: {tables}",
+        of=ANALYTICS,
+    ),
+    Option(
         "shards",
         _RUNNING,
         "N",
@@ -198,3 +225,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("verbose", _RUNNING, "", "show Beam's log, and stack traces of errors"),
     Option("color", _RUNNING, "WHEN", "auto, always or never (NO_COLOR is heeded)", "auto"),
 )
+
+
+def options_of(pipeline: str) -> tuple[Option, ...]:
+    """Return the options that a pipeline has."""
+    return tuple(option for option in OPTIONS if not option.of or pipeline in option.of)

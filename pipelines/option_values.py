@@ -207,3 +207,18 @@ def progress(text: str) -> bool:
 def color(text: str) -> str:
     """Read a choice of colours."""
     return values.one_of(text, ("auto", "always", "never"), "a choice of color")
+
+
+def tables(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Read names of tables.
+
+    Raises:
+        BadValue: there is no such table.
+    """
+    found = values.names(text)
+    for name in found:
+        if name not in known:
+            hint = values.suggest(name, list(known)) or f"; give some of {', '.join(known)}"
+            reason = f"names '{name}', which is no table of this pipeline{hint}"
+            raise BadValue(reason)
+    return found

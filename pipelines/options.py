@@ -9,21 +9,24 @@ imported only when the options have turned out right, so that mistakes answer at
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pipelines import option_values, values
 from pipelines.brokers import broker_of, missing, parse_address, parse_target
 from pipelines.exit_codes import UsageError
-from pipelines.option_table import OPTIONS
+from pipelines.option_table import OPTIONS, options_of
 from pipelines.paths import local_path, matches, missing_client, patterns_of
 from pipelines.registry import PIPELINES, Pipeline
 from pipelines.settings import Settings
 from pipelines.values import BadValue
+from transforms.durations import show_ms
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pipelines.brokers import Address, Target
     from transforms.formats.avro.settings import AvroSettings
     from transforms.formats.mapping.rules import EventMapping
+    from transforms.windows import Windowing
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -62,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 def parser_of(pipeline: Pipeline) -> argparse.ArgumentParser:
     """Return a parser of our options: their texts, not their values."""
     parser = _Parser(prog=f"run.py {pipeline.name}", add_help=False, allow_abbrev=False)
-    for option in OPTIONS:
+    for option in options_of(pipeline.name):
         flag = f"--{option.name}"
         if option.many:
             parser.add_argument(flag, action="extend", nargs="+")
@@ -209,6 +213,8 @@ class _Reader:
     def settings(self, pipeline: Pipeline, started: int, arguments: tuple[str, ...]) -> Settings:
         given, read = self.given, self.read
         default = Settings(pipeline.name, (), "", started)
+        tables = self._tables(pipeline)
+        pipeline = replace(pipeline, tables=tables)
         reading = self.reading()
         timezone, items = reading["timezone"], reading["items"]
         dead = read("max_dead_letters", values.share, (None, None))
@@ -223,18 +229,26 @@ class _Reader:
         patterns, sources = self._input(pipeline)
         output, targets = self._outputs(pipeline, output_format, patterns)
         granule = read("granule", option_values.granule, None)
+        window, early = self._window(), self._early()
         # An address that is wrong is one of a stream, too.
         if any(broker_of(text) for text in given["input"] or ()):
             self._check_stream()
         else:
             self._check_backfill(targets)
+        if window is not None:
+            self._check_windows()
         return Settings(
             pipeline=pipeline.name,
             input=patterns,
             output=output,
             sources=sources,
             targets=targets,
-            granule_ms=granule or (1000 if targets or not sources else 60_000),
+            granule_ms=self._granule(
+                granule, 1000 if targets or not sources else 60_000, window, early
+            ),
+            window=window,
+            early_ms=early,
+            tables=tables,
             max_future_ms=read("max_future", values.duration_ms, default.max_future_ms),
             state_from=local_path(given["state_from"] or "").rstrip("/"),
             keep_state=given["keep_state"],
@@ -267,6 +281,52 @@ class _Reader:
             color=read("color", option_values.color, "auto"),
             arguments=arguments,
         )
+
+    def _tables(self, pipeline: Pipeline) -> tuple[str, ...]:
+        default = pipeline.default or pipeline.tables
+        if self.given.get("tables") is None:
+            return default
+        names = self.read("tables", lambda text: option_values.tables(text, pipeline.tables), ())
+        # In the order in which they are always shown.
+        return tuple(name for name in pipeline.tables if name in names) or default
+
+    def _window(self) -> Windowing | None:
+        if "window" not in self.given:
+            return None
+        from transforms.windows import WindowError, Windowing, windowing  # noqa: PLC0415 (NumPy)
+
+        try:
+            return windowing(self.given["window"] or "fixed:1h")
+        except WindowError as wrong:
+            self.problems.append(f"--window {wrong}")
+            return Windowing()
+
+    def _early(self) -> int:
+        if self.given.get("early_firing") is None:
+            return 0
+        found = self.read("early_firing", values.duration_ms, 0)
+        if not found:
+            self.problems.append("--early_firing 0 is never; leave it out")
+        return found
+
+    def _granule(
+        self, given: int | None, default: int, window: Windowing | None, early: int
+    ) -> int:
+        """Return how much of a stream is folded at a time: no more than fits into a window."""
+        if window is None:
+            return given or default
+        if given is None:
+            unit = math.gcd(window.unit_ms, early)
+            return math.gcd(default, unit) or default
+        misfit = window.misfit(given)
+        if misfit:
+            self.problems.append(misfit)
+        if early % given:
+            self.problems.append(
+                f"--early_firing {show_ms(early)} is no whole number of granules of "
+                f"{show_ms(given)} (--granule)"
+            )
+        return given
 
     def reading(self) -> dict[str, Any]:
         """Return the settings that say how the input is read."""
@@ -390,8 +450,8 @@ class _Reader:
 
     def _check_backfill(self, targets: tuple[Target, ...]) -> None:
         """Refuse what only a stream can do."""
-        for name in ("state_from", "granule", "max_future"):
-            if self.given[name]:
+        for name in ("state_from", "granule", "max_future", "early_firing"):
+            if self.given.get(name):
                 self.problems.append(f"--{name} is for streams, and --input names files")
         if targets:
             self.problems.append(
@@ -403,6 +463,15 @@ class _Reader:
             self.problems.append("--keep_state has nothing to keep after --until end; leave it out")
         if self.given["keep_state"] and self.given["output_format"] not in (None, "parquet"):
             self.problems.append("--keep_state writes Parquet; leave out --output_format")
+
+    def _check_windows(self) -> None:
+        """Refuse what only a pipeline without windows can do."""
+        for name in ("keep_state", "state_from"):
+            if self.given[name]:
+                self.problems.append(
+                    f"--{name} is of transitions: windows that are open could not go on; leave it "
+                    "out, and let the stream read from ?start=earliest"
+                )
 
     def _output(
         self, text: str, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]

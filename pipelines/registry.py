@@ -91,14 +91,16 @@ class Pipeline:
     Attributes:
         name: as on the command line; also the name of its module here.
         title: one line on what it does.
-        tables: the output tables it writes.
+        tables: the output tables it can write.
         examples: commands for `--help`.
+        default: those that it writes if it is not told; empty for all.
     """
 
     name: str
     title: str
     tables: tuple[str, ...]
     examples: tuple[Example, ...]
+    default: tuple[str, ...] = ()
 
     def build(self, root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
         """Add the pipeline's steps to `root`."""
@@ -199,4 +201,38 @@ TRANSITIONS = Pipeline(
     ),
 )
 
-PIPELINES: dict[str, Pipeline] = {p.name: p for p in (TRANSITIONS,)}
+_MEASURED = ("process_map", "state_times", "flow", "workload", "variants")
+
+ANALYTICS = Pipeline(
+    name="analytics",
+    title="workflow events become the numbers of windows: process map, times, flow, workload",
+    tables=(*TRANSITIONS.tables, *_MEASURED),
+    default=("cases", "late", "retracted", "dead_letters", *_MEASURED),
+    examples=(
+        Example(
+            "Hour by hour, from an archive",
+            ("analytics --input 'archive/**/*.xml' --output out --end_states Done,Rejected",),
+        ),
+        Example(
+            "One process map of a whole XES log, whose cases are all over",
+            ("analytics --input log.xes.gz --output out --complete_log --window global",),
+        ),
+        Example(
+            "The last seven days, each day of a time zone, with the transitions themselves",
+            (
+                "analytics --input 'events/*.parquet' --output out",
+                "    --window sliding:7d/1d@Europe/Berlin",
+                "    --tables process_map,flow,transitions",
+            ),
+        ),
+        Example(
+            "A stream, whose open windows tell their numbers every ten seconds",
+            (
+                "analytics --input kafka://localhost:9092/orders",
+                "    --output kafka://localhost:9092/m- --window fixed:1h --early_firing 10s",
+            ),
+        ),
+    ),
+)
+
+PIPELINES: dict[str, Pipeline] = {p.name: p for p in (TRANSITIONS, ANALYTICS)}

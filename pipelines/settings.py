@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transforms.formats.avro.settings import AvroSettings
     from transforms.formats.base import Context
     from transforms.formats.mapping.rules import EventMapping
+    from transforms.windows import Windowing
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Settings:
         disorder_ms: how late a record may be, the bound of the watermark.
         case_retention_ms: how long the state of a finished case is kept.
         idle_retention_ms: how long the state of an idle case is kept.
+        window: how order time is cut, for a pipeline that measures; None for others.
+        early_ms: how often a window that is open gives its numbers; 0: as the pipeline sees fit.
+        tables: names of the tables that are written; empty: what the pipeline writes by itself.
         max_dead_letters: more of them fail the run; None: no limit.
         max_dead_percent: a larger share of the messages fails the run; None: no limit.
         mask: columns and items whose values are replaced by keyed hashes.
@@ -93,6 +97,9 @@ class Settings:
     disorder_ms: int = 30_000
     case_retention_ms: int = 30 * 86_400_000
     idle_retention_ms: int = 365 * 86_400_000
+    window: Windowing | None = None
+    early_ms: int = 0
+    tables: tuple[str, ...] = ()
     max_dead_letters: int | None = None
     max_dead_percent: float | None = None
     mask: tuple[str, ...] = ()
@@ -129,6 +136,12 @@ class Settings:
         from transforms.formats.mapping.context import with_mapping  # noqa: PLC0415
 
         return with_mapping(context, self.mapping)
+
+    @property
+    def windowing(self) -> Windowing:
+        """`window` of a pipeline that has one."""
+        assert self.window is not None
+        return self.window
 
     @property
     def types(self) -> dict[str, str]:

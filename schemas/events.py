@@ -50,6 +50,9 @@ EVENT_SCHEMA = pa.schema(
     ]
 )
 
+ORDERED_SCHEMA = EVENT_SCHEMA.append(pa.field("order_time", TIME))
+"""Events with their order time: stamped once, where the disorder is known."""
+
 
 def empty_events() -> pa.Table:
     """Return an event table without rows (columns: `EVENT_SCHEMA`)."""

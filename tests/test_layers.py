@@ -18,11 +18,12 @@ PURE = (
     "transforms/models",
     "transforms/hashing.py",
     "transforms/timeline.py",
+    "transforms/windows.py",
     "transforms/topics.py",
     "transforms/progress.py",
     "transforms/mask.py",
 )
-WIRING = ("sources", "fold", "sinks", "windows", "decode", "exchange")
+WIRING = ("sources", "fold", "sinks", "decode", "exchange")
 """Modules of `transforms` that formats, kernels and models do not know."""
 
 

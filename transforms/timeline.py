@@ -24,9 +24,6 @@ from transforms.kernels.segments import list_lengths, sums
 
 Integers = npt.NDArray[np.int64]
 
-ORDERED_SCHEMA = EVENT_SCHEMA.append(pa.field("order_time", TIME))
-"""Events with their order time: stamped once, where the disorder is known."""
-
 
 @dataclass(frozen=True)
 class BeamTime:
@@ -57,7 +54,9 @@ def order_column(times: Integers) -> pa.Array:
 
 
 def order_times(events: pa.Table, disorder_us: int) -> Integers:
-    """Return each event's order time in µs since the epoch."""
+    """Return each event's order time in µs since the epoch; one that they have stands."""
+    if "order_time" in events.column_names:
+        return integers(conform(events["order_time"], TIME))
     event_time = integers(conform(events["event_time"], TIME))
     record_time = conform(events["record_time"], TIME)
     if record_time.null_count == len(record_time):
@@ -68,7 +67,7 @@ def order_times(events: pa.Table, disorder_us: int) -> Integers:
 
 
 def arrange(
-    events: pa.Table, key: str, disorder_us: int, order: Literal["key", "time"] = "key"
+    events: pa.Table, key: str, disorder_us: int, order: Literal["key", "time", "any"] = "key"
 ) -> pa.Table:
     """Sort events for a kernel and add `order_time`.
 
@@ -76,16 +75,16 @@ def arrange(
         events: rows of the event schema, in any order; an `order_time` that they have stands.
         key: the kernel's key column; comes back dictionary-encoded.
         disorder_us: D in µs.
-        order: `key` groups by key first; `time` orders throughout.
+        order: `key` groups by key first; `time` orders throughout; `any` leaves them as they are.
 
     Returns:
         The same rows plus `order_time` (timestamp[us, UTC]), one chunk a column.
     """
-    if "order_time" in events.column_names:
-        times = integers(conform(events["order_time"], TIME))
-    else:
-        times = order_times(events, disorder_us)
+    times = order_times(events, disorder_us)
     keys = conform(events[key], pa.dictionary(pa.int32(), pa.string()))
+    if order == "any":
+        columns = {name: conform(events[name], events[name].type) for name in events.column_names}
+        return pa.table({**columns, key: keys, "order_time": order_column(times)})
     codes = keys.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     groups = codes if order == "key" else np.zeros(len(codes), np.int64)
     index = _sorted_index(events, groups, times)

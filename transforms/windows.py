@@ -74,9 +74,14 @@ class Windowing:
         starts = [_midnight_ms(self.zone, int(each) * days) for each in distinct]
         return np.array(starts, np.int64)[places.reshape(-1)]
 
+    @property
+    def unit_ms(self) -> int:
+        """Every bucket begins at a multiple of it; 0 for `global`."""
+        return ZONE_GRANULE_MS if self.zone else self.bucket_ms
+
     def misfit(self, granule_ms: int) -> str:
         """Say why a stream cannot fold granules of that length; empty if it can."""
-        unit = ZONE_GRANULE_MS if self.zone else self.bucket_ms
+        unit = self.unit_ms
         if self.kind == "global" or unit % granule_ms == 0:
             return ""
         fitting = [ms for ms in _GRANULES_MS if unit % ms == 0 and ms <= unit]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.coders import pack
-from schemas.events import EVENT_SCHEMA
+from schemas.events import EVENT_SCHEMA, ORDERED_SCHEMA
 from tests.fold.memory_store import MemoryStore
 from tests.fold.test_bounded import fold as fold_bounded
 from tests.kernels.messages import SECOND, START, messages, table
@@ -278,6 +278,7 @@ class Echo:
     name = "echo"
     key = "case_id"
     order = "time"
+    takes = ORDERED_SCHEMA
     state_schema = pa.schema([("case_id", pa.string()), ("seen", pa.int64())])
     outputs: dict[str, Any] = {}
 

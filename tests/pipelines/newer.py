@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import run
-from pipelines import transitions
+from pipelines import cases
 from schemas import tables
 from schemas.tables import CASES, Output
 from transforms.fold import granules
@@ -79,7 +79,7 @@ def newer_fold(kernel: TransitionsKernel, **given: Any) -> granules.GranuleFold:
 
 def main() -> int:
     """Run the command line with the newer pipeline."""
-    vars(transitions)["GranuleFold"] = newer_fold
+    vars(cases)["GranuleFold"] = newer_fold
     tables.TABLES["cases"] = NEWER_CASES
     return run.command()
 
@@ -95,5 +95,5 @@ class RenamedFold(FoldStream):
 
 def other_steps() -> int:
     """Run the command line with a pipeline whose fold is called otherwise."""
-    vars(transitions)["FoldStream"] = RenamedFold
+    vars(cases)["FoldStream"] = RenamedFold
     return run.command()

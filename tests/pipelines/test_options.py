@@ -14,8 +14,9 @@ import pytest
 import run
 from pipelines import paths, values
 from pipelines.exit_codes import MEANING, UsageError
-from pipelines.option_table import OPTIONS
+from pipelines.option_table import OPTIONS, options_of
 from pipelines.options import parse
+from pipelines.registry import PIPELINES
 from pipelines.settings import Settings
 from pipelines.values import BadValue
 from transforms.kernels.base import END
@@ -47,6 +48,7 @@ def test_defaults() -> None:
         started_us=STARTED,
         until_us=STARTED,
         workers=found.workers,
+        tables=PIPELINES["transitions"].tables,
         arguments=tuple(NEEDED),
     )
     assert found.workers >= 1
@@ -110,7 +112,7 @@ def test_every_option_has_a_setting() -> None:
         ("schema_registry", "schema_registry_auth", "schema_registry_ca", "avro_schema"), "avro"
     )
     lengths = ("case_retention", "idle_retention", "granule", "max_future", "start_patience")
-    renamed |= {name: f"{name}_ms" for name in lengths}
+    renamed |= {name: f"{name}_ms" for name in lengths} | {"early_firing": "early_ms"}
     assert [o.name for o in OPTIONS if renamed.get(o.name, o.name) not in known] == []
 
 
@@ -493,12 +495,16 @@ def test_help_names_every_option_pipeline_and_exit_code(capsys: pytest.CaptureFi
     overview = capsys.readouterr().out
     assert "  transitions  " in overview
     assert "  130  interrupted" in overview
-    assert run.main(["transitions", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert [o.name for o in OPTIONS if f"  --{o.name}" not in text] == []
-    assert "imixs_xml" in text and "dead_letters" in text
-    assert max(len(line) for line in text.splitlines()) <= 100
-    assert "{formats}" not in text
+    for name in PIPELINES:
+        assert f"  {name}  " in overview
+        assert run.main([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert [o.name for o in OPTIONS if f"  --{o.name}" in text] == [
+            o.name for o in sorted(options_of(name), key=OPTIONS.index)
+        ]
+        assert "imixs_xml" in text and "dead_letters" in text
+        assert max(len(line) for line in text.splitlines()) <= 100
+        assert "{formats}" not in text and "{tables}" not in text
 
 
 def test_the_documentation_knows_every_option_and_exit_code() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.events import EVENT_SCHEMA
+from schemas.events import TIME
 from transforms.arrays import conform
 from transforms.exchange import Exchange, fetch, size_of, with_schema
 from transforms.kernels.base import END, Kernel
@@ -68,7 +68,7 @@ class BoundedFold:
         newest: dict[str, list[pa.Table]] = {}
         outside = 0
         for until, tables in ranges:
-            events = with_schema(tables, EVENT_SCHEMA)
+            events = with_schema(tables, _columns(self.kernel, tables))
             del tables
             last = until >= self.until_ms
             events, left = self._inside(events)
@@ -113,9 +113,7 @@ class BoundedFold:
         stride = max(1, rows // 4_000_000)
         sample = np.concatenate(
             [
-                order_times(_times(fetch(each, ["event_time", "record_time"])), self.disorder_us)[
-                    ::stride
-                ]
+                order_times(_times(fetch(each, list(_TIMES))), self.disorder_us)[::stride]
                 for each in packed
             ]
         )
@@ -150,12 +148,20 @@ class Folded:
     state: pa.Table | None = None
 
 
+_TIMES = ("event_time", "record_time", "order_time")
+
+
+def _columns(kernel: Kernel, tables: Sequence[pa.Table]) -> pa.Schema:
+    """Return the schema of a kernel's events; without order time if none has been stamped."""
+    stamped = any("order_time" in table.column_names for table in tables)
+    takes = kernel.takes
+    return takes if stamped else takes.remove(takes.get_field_index("order_time"))
+
+
 def _times(table: pa.Table) -> pa.Table:
-    missing = [
-        f for f in EVENT_SCHEMA if f.name == "record_time" and f.name not in table.schema.names
-    ]
-    for each in missing:
-        table = table.append_column(each, pa.nulls(table.num_rows, each.type))
+    """Add what times are made of, where it is missing because it is null."""
+    if "order_time" not in table.column_names and "record_time" not in table.column_names:
+        return table.append_column("record_time", pa.nulls(table.num_rows, TIME))
     return table
 
 

@@ -46,13 +46,16 @@ from transforms.fold.made import Setting, StateMisfit, differences, text_of
 from transforms.fold.shard import Copies, Copy, Mark, Stand, Store, Waiting
 from transforms.kernels.base import Kernel
 from transforms.sources.messages import DRAIN
-from transforms.timeline import ORDERED_SCHEMA, BeamTime, arrange, order_column, order_times
+from transforms.timeline import BeamTime, arrange, order_column, order_times
 
 REWRITE_FROM = 4096
 """A bag is not rewritten for fewer dead rows than this."""
 
 CATCH_UP = 16
 """A backlog is folded in granules of between 1/16 and 1/32 of what it is behind."""
+
+AHEAD_MS = 60_000
+"""How far a watermark may be ahead of this machine's clock."""
 
 BEHIND = "behind_watermark"
 """Count of events that came when their granule was over: they are folded in the next one."""
@@ -71,11 +74,13 @@ class Fired:
         until_ms: order time up to which it folded (exclusive).
         outputs: table name -> rows; of an upsert table the newest row of each key touched.
         counts: as the kernel's.
+        drained: nothing comes any more; told only by a fold that `tells`.
     """
 
     until_ms: int
     outputs: Mapping[str, pa.Table]
     counts: Mapping[str, int]
+    drained: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,13 @@ class GranuleFold:
         by_marks: fold when the elements themselves say that a granule is over, without timers:
             for runners whose timers do not wait for the watermark.
         catch_up: a backlog is folded in longer granules, aligned as the short ones: results are
-            the same, and they come in fewer steps. Not for a fold whose output another takes.
+            the same, and they come in fewer steps.
+        unit_ms: no granule goes over a multiple of it; 0 for no limit. For a fold whose output
+            another takes, which must not hear of a time when it has folded what comes after.
+        tells: by marks, say how far the shard is complete even if there was nothing to fold: for
+            a fold behind this one.
+        deadlines_until_now: a deadline in the future of the clock does not fire: where the
+            watermark runs to the end of time because the readers have stopped, it would.
         state_version: of the kernel's state schema.
         made: the settings that the state depends on; a state made with others is refused.
         upgrades: version -> what turns rows of that version into those of the next.
@@ -103,6 +114,9 @@ class GranuleFold:
     granule_ms: int
     by_marks: bool = False
     catch_up: bool = True
+    unit_ms: int = 0
+    tells: bool = False
+    deadlines_until_now: bool = False
     state_version: int = 1
     made: tuple[Setting, ...] = ()
     upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
@@ -164,6 +178,12 @@ class GranuleFold:
             due, complete = self._due(mark, copy), self._complete(mark, copy)
             if due is not None and due <= complete:
                 fired = self._fold(store, mark, copy, complete if self.catch_up else due)
+            elif self.tells and complete > (-DRAIN if mark.fired is None else mark.fired):
+                mark.fired = complete
+                fired = Fired(complete, {}, {})
+            if self.tells and mark.drained():
+                until = 0 if mark.fired is None else mark.fired
+                fired = replace(fired or Fired(until, {}, {}), drained=True)
         self._close(store, copies, key, mark, copy)
         return counts, self._joined(early, fired)
 
@@ -183,6 +203,10 @@ class GranuleFold:
         # Known from the state, never from the time that was fired: runners cut that.
         due = mark.due
         fired = None
+        if self.deadlines_until_now and due is not None and not copy.waiting:
+            if due > self.clock() * 1000 + AHEAD_MS:
+                copies.put(key, copy)
+                return None
         if due is not None and (fired_ms is None or fired_ms >= self.beam_time.of_order(due - 1)):
             fired = self._fold(store, mark, copy, due)
         self._close(store, copies, key, mark, copy)
@@ -190,7 +214,7 @@ class GranuleFold:
 
     def _fold(self, store: Store, mark: Mark, copy: Copy, until: int) -> Fired:
         """Step the kernel up to an order time in ms."""
-        events = with_schema(copy.take_due(until), ORDERED_SCHEMA)
+        events = with_schema(copy.take_due(until), self.kernel.takes)
         controls = sorted(
             (c for c in copy.controls if c.effective < until),
             key=lambda c: (c.effective, c.kind, c.payload),
@@ -239,7 +263,7 @@ class GranuleFold:
         table = _with(waiting.table, "order_time", order_column(times))
         if "log" in table.column_names:
             table = table.drop_columns(["log"])
-        events = with_schema([table], ORDERED_SCHEMA)
+        events = with_schema([table], self.kernel.takes)
         arranged = arrange(events, self.kernel.key, self.disorder_us, self.kernel.order)
         state = copy.state.rows_of(arranged[self.kernel.key].chunk(0).dictionary)
         step = self.kernel.step(state, arranged, (), mark.handed)
@@ -267,7 +291,8 @@ class GranuleFold:
                 output = self.kernel.outputs[name]
                 upsert = output.mode == "upsert"
                 outputs[name] = newest_rows(both, output.key) if upsert else _stacked(both)
-        return Fired(early.until_ms if fired is None else fired.until_ms, outputs, counts)
+        until_ms = early.until_ms if fired is None else fired.until_ms
+        return Fired(until_ms, outputs, counts, fired is not None and fired.drained)
 
     def _wait(self, store: Store, mark: Mark, copy: Copy, element: bytes) -> tuple[int, int]:
         mark.note(said(element))
@@ -320,16 +345,15 @@ class GranuleFold:
             return self._end(earliest)
         behind = int(self.clock() * 1000) - earliest - self.disorder_us // 1000
         length = self.granule_ms << max(0, (behind // CATCH_UP // self.granule_ms).bit_length() - 1)
-        return (earliest // length + 1) * length
+        end = (earliest // length + 1) * length
+        return min(end, (earliest // self.unit_ms + 1) * self.unit_ms) if self.unit_ms else end
 
     def _end(self, time_ms: int) -> int:
         return (time_ms // self.granule_ms + 1) * self.granule_ms
 
     def _complete(self, mark: Mark, copy: Copy) -> int:
         """Return the order time in ms before which every reader has given everything."""
-        if not mark.splits or len(mark.complete) < mark.splits:
-            return -DRAIN
-        complete = min(mark.complete.values())
+        complete = mark.least()
         if complete >= DRAIN:
             latest = max((w.last for w in copy.waiting), default=None)
             return -DRAIN if latest is None else self._end(latest // 1000)

@@ -15,6 +15,7 @@ from transforms.fold.elements import VERSION
 from transforms.fold.keyed import KeyedRows
 from transforms.fold.made import StateMisfit
 from transforms.kernels.base import Control
+from transforms.sources.messages import DRAIN
 
 Bag = Literal["pending", "state"]
 
@@ -96,6 +97,16 @@ class Mark:
         if splits:
             self.splits = splits
             self.complete[str(split)] = max(complete, self.complete.get(str(split), complete))
+
+    def least(self) -> int:
+        """Return the order time in ms before which all splits have given everything."""
+        if not self.splits or len(self.complete) < self.splits:
+            return -DRAIN
+        return min(self.complete.values())
+
+    def drained(self) -> bool:
+        """Whether all splits have ended."""
+        return self.least() >= DRAIN
 
     def to_bytes(self) -> bytes:
         """Encode it."""

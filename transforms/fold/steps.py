@@ -18,6 +18,7 @@ import pyarrow as pa
 from transforms.counts import COUNTS, counted
 from transforms.fold.bounded import BoundedFold
 from transforms.fold.handover import STATE, state_output
+from transforms.fold.passing import HANDED, HandOn
 from transforms.progress import report
 from transforms.sinks.commit import Run, part_name
 from transforms.sinks.steps import Part
@@ -33,12 +34,15 @@ class FoldShards(beam.PTransform):
         run: where parts are written.
         shards: number of shards.
         scratch: where progress is reported; empty for nowhere.
+        hands_on: an output that the next fold takes: the tag `passing.HANDED` of (shard, packed
+            rows); None for none.
     """
 
     fold: BoundedFold
     run: Run
     shards: int
     scratch: str = ""
+    hands_on: HandOn | None = None
 
     def expand(self, events: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
         """Wire the step."""
@@ -48,7 +52,7 @@ class FoldShards(beam.PTransform):
             | "Group by shard" >> beam.GroupByKey()
             # (shard, [packed events])
             | "Fold and write shards"
-            >> beam.ParDo(_FoldShard(self)).with_outputs(COUNTS, main="parts")
+            >> beam.ParDo(_FoldShard(self)).with_outputs(COUNTS, HANDED, main="parts")
         )
 
 
@@ -71,6 +75,10 @@ class _FoldShard(beam.DoFn):
                 remembered = folded.state
                 for name, rows in folded.outputs.items():
                     if not rows.num_rows:
+                        continue
+                    if step.hands_on is not None and name == step.hands_on.output:
+                        for handed in step.hands_on.packed(rows):
+                            yield beam.pvalue.TaggedOutput(HANDED, handed)
                         continue
                     if name not in writers:
                         opened = step.run.open_part(outputs[name], shard, step.shards)

@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from schemas.tables import Output
 
+Order = Literal["key", "time", "any"]
+
 END = 9 * 10**15
 """`until` in ms that lies behind every time: the input is over and every deadline fires."""
 
@@ -61,7 +63,10 @@ class Kernel(Protocol):
         name: stable name, part of the state's identity.
         key: the event column that the fold is sharded by.
         order: `key` if a step wants its events grouped by key (and ordered within a key by
-            order_time, event_time, position, event_id), `time` if in that order throughout.
+            order_time, event_time, position, event_id), `time` if in that order throughout, `any`
+            if it takes them as they come.
+        takes: what events are, `order_time` included; `schemas.events.ORDERED_SCHEMA` for
+            those of workflows.
         state_schema: first column is the key; one or more rows a key.
         outputs: the tables it writes.
     """
@@ -73,7 +78,10 @@ class Kernel(Protocol):
     def key(self) -> str: ...  # noqa: D102
 
     @property
-    def order(self) -> Literal["key", "time"]: ...  # noqa: D102
+    def order(self) -> Order: ...  # noqa: D102
+
+    @property
+    def takes(self) -> pa.Schema: ...  # noqa: D102
 
     @property
     def state_schema(self) -> pa.Schema: ...  # noqa: D102
@@ -88,8 +96,8 @@ class Kernel(Protocol):
 
         Args:
             state: rows of the keys that this step may touch (`state_schema`).
-            events: the next events: `schemas.events.EVENT_SCHEMA` plus `order_time`
-                (timestamp[us, UTC]), all before `until`; the key column may be a dictionary.
+            events: the next events (`takes`), all of an `order_time` before `until`; the key
+                column may be a dictionary.
             control: changes that take effect before `until`, by time.
             until: order time in ms up to which the input is complete (exclusive), or `END`.
 

@@ -117,15 +117,15 @@ def cases(state: pa.Table, rules: Rules, complete: bool) -> pa.Table:
         "state": states,
         "is_complete": pa.array(ended),
         "cycle_time_s": seconds(last - first, ended),
-        "rework": pa.array(_rework(flat, lengths)),
+        "rework": pa.array(rework(flat, lengths)),
         "gaps": state["gaps"],
-        "variant_id": _variants(flat, lengths),
+        "variant_id": to_hex(*variant_lanes(flat, lengths)),
         "updated_at": timestamps(integers(conform(state["updated"], pa.int64()))),
     }
     return pa.Table.from_arrays([conform(made[f.name], f.type) for f in schema], schema=schema)
 
 
-def _rework(visits: Lane, lengths: Integers) -> Integers:
+def rework(visits: Lane, lengths: Integers) -> Integers:
     """Count, per case, the states entered more than once."""
     count = len(lengths)
     groups = np.repeat(np.arange(count, dtype=np.uint64), lengths)
@@ -140,15 +140,29 @@ def _rework(visits: Lane, lengths: Integers) -> Integers:
     return np.bincount(found, minlength=count).astype(np.int64)
 
 
-def _variants(visits: Lane, lengths: Integers) -> pa.Array:
-    """Hash, per case, the sequence of its states to 128 bits."""
+def variant_lanes(
+    visits: Lane, lengths: Integers, cases: Integers | None = None, until: Integers | None = None
+) -> tuple[Lane, Lane]:
+    """Hash sequences of states to 128 bits, in two lanes.
+
+    Args:
+        visits: hashes of the states that the cases entered, case by case.
+        lengths: how many of them each case has.
+        cases: hash the first states of these cases only.
+        until: how many of them each; without, all states of all cases are hashed.
+    """
     starts = np.cumsum(lengths) - lengths
     index = (np.arange(len(visits), dtype=np.int64) - np.repeat(starts, lengths)).view(np.uint64)
     lanes = []
     for seed in (HIGH, LOW):
         terms = mix(visits ^ mix(index + np.uint64(seed)))
-        lanes.append(combine(seed, sums(terms, lengths), lengths))
-    return to_hex(lanes[0], lanes[1])
+        if cases is None or until is None:
+            lanes.append(combine(seed, sums(terms, lengths), lengths))
+            continue
+        total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)))
+        first = starts[cases]
+        lanes.append(combine(seed, total[first + until] - total[first], until))
+    return lanes[0], lanes[1]
 
 
 def _event_columns(events: pa.Table) -> dict[str, Any]:

@@ -8,8 +8,10 @@ case that comes back after its retention); tests hold the two against each other
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.tables import TRANSITIONS
@@ -84,6 +86,38 @@ class Rules:
     idle_retention: int = 365 * 86_400_000_000
 
 
+_WAKES = 16
+"""How often a retention period is looked for cases to forget."""
+
+_Times = TypeVar("_Times", int, npt.NDArray[np.int64])
+
+
+def wake_ms(deadline: _Times, rules: Rules) -> _Times:
+    """Return when to forget cases, in ms: together with those whose retention ends soon after.
+
+    A case that is over but still remembered changes no result: its next event begins it anew.
+    So the state is gone through a few times a retention, and not with every case that ends.
+    """
+    retention = min(rules.case_retention, rules.idle_retention)
+    grid = max(1, retention // _WAKES // 1000)
+    return (deadline // 1000 // grid + 1) * grid
+
+
+class Level(NamedTuple):
+    """A change of how many cases of a process are open.
+
+    Attributes:
+        order_us: when.
+        workflow_group, model_version: of the case.
+        change: 1 or -1.
+    """
+
+    order_us: int
+    workflow_group: str | None
+    model_version: str | None
+    change: int
+
+
 @dataclass
 class CaseFold:
     """One case, event by event.
@@ -93,7 +127,9 @@ class CaseFold:
         case_id: the case.
         state: a row of `STATE_SCHEMA` as a dict, or None before the first event.
         transitions, late, retracted: rows found so far (columns that need more than the case
-            alone, such as row ids, are added by the kernel).
+            alone, such as row ids, are added by the kernel). A transition's way
+            is the first `visited` of the list `way`.
+        levels: what changed in the number of open cases.
         touched: the case has changed.
     """
 
@@ -103,6 +139,7 @@ class CaseFold:
     transitions: list[dict[str, Any]] = field(default_factory=list)
     late: list[dict[str, Any]] = field(default_factory=list)
     retracted: list[dict[str, Any]] = field(default_factory=list)
+    levels: list[Level] = field(default_factory=list)
     duplicates: int = 0
     ties: int = 0
     reversals: int = 0
@@ -124,8 +161,10 @@ class CaseFold:
                 (list of hashes or None).
         """
         deadline = self.deadline()
+        was = self._open_as()
         if deadline is not None and deadline <= event["order_us"]:
-            self.state = None
+            self._level(wake_ms(deadline, self.rules) * 1000, was, None)
+            self.state = was = None
         if self.state is None:
             self.state = _new_state(self.case_id)
         state = self.state
@@ -139,6 +178,30 @@ class CaseFold:
             self._deny(event)
         if not known and not late:
             self._move(event)
+        self._level(event["order_us"], was, self._open_as())
+
+    def _open_as(self) -> tuple[str | None, str | None] | None:
+        """Return the group and version that the case counts for while it is open."""
+        state = self.state
+        if state is None or state["last_time"] is None:
+            return None
+        # In a complete log a case goes on until its last event, whatever its states are called.
+        if state["state"] in self.rules.end_states and not self.rules.complete_log:
+            return None
+        return state["workflow_group"], state["model_version"]
+
+    def _level(
+        self,
+        order_us: int,
+        was: tuple[str | None, str | None] | None,
+        now: tuple[str | None, str | None] | None,
+    ) -> None:
+        if was == now:
+            return
+        if was is not None:
+            self.levels.append(Level(order_us, *was, -1))
+        if now is not None:
+            self.levels.append(Level(order_us, *now, 1))
 
     def _keep_late(self, event: dict[str, Any]) -> None:
         state = self.state
@@ -198,6 +261,8 @@ class CaseFold:
             position=event["position"],
             source=event["source"],
         )
+        # Later moves go on with the same list and retractions leave it alone: no copy a move.
+        self.transitions[-1].update(way=state["visits"], visited=len(state["visits"]))
         self.touched = True
 
     def _deny(self, event: dict[str, Any]) -> None:
@@ -224,7 +289,8 @@ class CaseFold:
         )
         state["path"].remove(item)
         gone = item["visit"]
-        del state["visits"][gone]
+        # A new list: transitions found so far keep the way that stood when they were made.
+        state["visits"] = state["visits"][:gone] + state["visits"][gone + 1 :]
         for other in state["path"]:
             if other["visit"] > gone:
                 other["visit"] -= 1

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import NAME, TIME
+from schemas.tables import Output
 
 EDGE, ACTOR, FLOW, VARIANT, LEVEL, NAMES = range(6)
 """Kinds of partial rows; see `PARTIALS`."""
@@ -69,6 +70,14 @@ PARTIALS = pa.schema(
         # VARIANT: hashes of the states of the way, in order; NAMES: of the state.
         pa.field("states", pa.list_(pa.uint64())),
     ]
+)
+
+PARTIALS_OUTPUT = Output(
+    name="partials",
+    schema=PARTIALS,
+    mode="append",
+    key=("slot",),
+    doc="Sums over some events of one bucket and key.",
 )
 
 

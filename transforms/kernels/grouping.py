@@ -1,0 +1,168 @@
+"""Grouping by whole numbers: rows that share names, without a look at a name.
+
+Columns become codes from 0, several codes one number, and that number the key's: dense, in the
+order of the codes. Sums, least, greatest and histograms a key are then plain NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.kernels.segments import Flags, Integers
+
+_ROOM = 2**62
+_SPARSE = 4
+"""A table of all possible codes pays while it has no more places than this for each row."""
+_LITTLE = 4096
+
+
+class Codes(NamedTuple):
+    """A column as numbers.
+
+    Attributes:
+        values: one a row, from 0.
+        size: greater than all of them.
+    """
+
+    values: Integers
+    size: int
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Rows put together by what they have in common.
+
+    Attributes:
+        ids: number of each row's key, from 0; keys are in the order of their codes.
+        picks: a row of each key.
+    """
+
+    ids: Integers
+    picks: Integers
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return len(self.picks)
+
+    @property
+    def codes(self) -> Codes:
+        """The keys as a column."""
+        return Codes(self.ids, max(1, len(self.picks)))
+
+
+def name_codes(column: pa.DictionaryArray) -> Codes:
+    """Return a name column as codes; null has the last one."""
+    size = len(column.dictionary) + 1
+    indices = column.indices
+    if indices.null_count:
+        indices = indices.fill_null(size - 1)
+    return Codes(indices.to_numpy(zero_copy_only=False).astype(np.int64), size)
+
+
+def dense(values: Integers) -> tuple[Codes, Integers]:
+    """Return codes in the order of the values, and the value of each code."""
+    if not len(values):
+        return Codes(values, 1), values
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _SPARSE * len(values) + _LITTLE:
+        distinct, codes = np.unique(values, return_inverse=True)
+        return Codes(codes.reshape(-1).astype(np.int64), len(distinct)), distinct
+    return Codes(values - low, high - low + 1), np.arange(low, high + 1)
+
+
+def keys_of(*columns: Codes) -> Keys:
+    """Number the distinct rows of some columns."""
+    joint = columns[0]
+    for column in columns[1:]:
+        if joint.size * column.size > _ROOM:
+            # Never more keys than rows: with these in their place, there is room again.
+            joint = _numbered(joint).codes
+        joint = Codes(joint.values * column.size + column.values, joint.size * column.size)
+    return _numbered(joint)
+
+
+def _numbered(joint: Codes) -> Keys:
+    rows = len(joint.values)
+    if joint.size <= _SPARSE * rows + _LITTLE:
+        present = np.zeros(joint.size, bool)
+        present[joint.values] = True
+        ids = (np.cumsum(present) - 1)[joint.values]
+        count = int(present.sum())
+    else:
+        found = pa.array(joint.values).dictionary_encode()
+        order = np.argsort(found.dictionary.to_numpy())
+        count = len(order)
+        rank = np.empty(count, np.int64)
+        rank[order] = np.arange(count)
+        ids = rank[found.indices.to_numpy()]
+    picks = np.empty(count, np.int64)
+    picks[ids] = np.arange(rows)
+    return Keys(ids, picks)
+
+
+def counts(keys: Keys, flags: Flags | None = None) -> Integers:
+    """Count the rows of each key, or those flagged."""
+    ids = keys.ids if flags is None else keys.ids[flags]
+    return np.bincount(ids, minlength=len(keys)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Durations:
+    """What is known of the durations of each key.
+
+    Attributes:
+        timed: how many there are.
+        sum_us: their sum.
+        min_us: the least; null without any.
+        max_us: the greatest.
+    """
+
+    timed: Integers
+    sum_us: Integers
+    min_us: pa.Array
+    max_us: pa.Array
+
+
+def durations(keys: Keys, timed: Flags, values: Integers) -> Durations:
+    """Sum up durations in µs, where there are some."""
+    ids, taken = keys.ids, values
+    if not timed.all():
+        ids, taken = ids[timed], values[timed]
+    count = np.bincount(ids, minlength=len(keys)).astype(np.int64)
+    total = np.zeros(len(keys), np.int64)
+    np.add.at(total, ids, taken)
+    least = np.full(len(keys), np.iinfo(np.int64).max)
+    np.minimum.at(least, ids, taken)
+    greatest = np.full(len(keys), np.iinfo(np.int64).min)
+    np.maximum.at(greatest, ids, taken)
+    none = count == 0
+    return Durations(count, total, pa.array(least, mask=none), pa.array(greatest, mask=none))
+
+
+def histogram(keys: Keys, timed: Flags, bins: Integers) -> tuple[pa.Array, pa.Array]:
+    """Count, for each key, the rows in each bin: ascending bins, and their tallies."""
+    ids, taken = (keys.ids, bins) if timed.all() else (keys.ids[timed], bins[timed])
+    low = int(taken.min()) if len(taken) else 0
+    width = (int(taken.max()) if len(taken) else 0) - low + 1
+    places = ids * width + (taken - low)
+    if len(keys) * width <= _SPARSE * len(places) + _LITTLE:
+        table = np.bincount(places, minlength=1)
+        found = np.flatnonzero(table)
+        tallies = table[found]
+    else:
+        places.sort()
+        starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
+        found = places[starts]
+        tallies = np.diff(np.append(starts, len(places)))
+    of_key = np.bincount(found // width, minlength=len(keys))
+    offsets = np.zeros(len(keys) + 1, np.int32)
+    offsets[1:] = np.cumsum(of_key)
+    at = pa.array(offsets)
+    return (
+        pa.ListArray.from_arrays(at, pa.array((found % width + low).astype(np.int32))),
+        pa.ListArray.from_arrays(at, pa.array(tallies.astype(np.int64))),
+    )

@@ -1,0 +1,1 @@
+"""What the kernel of windows is made of; `transforms.kernels.window_tables` puts it together."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.formats.line_blocks import Offsets, positions_of
+from transforms.formats.line_blocks import PIECE, Offsets, positions_of
 
 Mask = npt.NDArray[np.bool_]
 Path = tuple["str | int", ...]
@@ -51,6 +51,12 @@ _WHOLES = rf"{_WHOLE}(?:,{_WHOLE})*"
 _MEMBER = rf"(?:{_WHOLE}|\[(?:{_WHOLES})?\])"
 _LIST = rf"^\[(?:{_MEMBER}(?:,{_MEMBER})*)?\]$"
 """Whole numbers, and lists of them: such as the paths of keys in Zeebe's records."""
+_DIGITS = 18
+"""Of whole numbers, as in `_WHOLE`."""
+
+_ZEROS = np.uint64(0x3030303030303030)
+_HIGH = np.uint64(0xF0F0F0F0F0F0F0F0)
+_SIX = np.uint64(0x0606060606060606)
 _TAIL = np.array([(1 << (8 * n)) - 1 for n in range(8)] + [2**64 - 1], np.uint64)
 
 
@@ -105,9 +111,7 @@ def read_uniform(
     """
     raw = np.frombuffer(data, np.uint8)
     plain = _without_escapes(data, raw, starts, numbers)
-    padded = np.zeros(len(raw) + _WIDE, np.uint8)
-    padded[: len(raw)] = raw
-    block = _Bytes(data, padded)
+    block = _Bytes(data, _padded(raw, int(ends[numbers].max()) if len(numbers) else 0))
     templates: list[_Template] = []
     pieces: list[tuple[Offsets, dict[str, pa.Array]]] = []
     for first in range(0, len(plain), _LINES):
@@ -154,6 +158,15 @@ class _Bytes:
     padded: npt.NDArray[np.uint8]
 
 
+def _padded(raw: npt.NDArray[np.uint8], end: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes with room for a window at every place before `end`."""
+    if end + _WIDE <= len(raw):
+        return raw
+    padded = np.zeros(len(raw) + _WIDE, np.uint8)
+    padded[: len(raw)] = raw
+    return padded
+
+
 def _quotes_of_lines(quotes: Offsets, starts: Offsets, ends: Offsets) -> tuple[Offsets, Offsets]:
     """Return the number of the first quote of each line, and how many it has."""
     each, more = divmod(len(quotes), len(starts))
@@ -171,7 +184,8 @@ def _without_escapes(
     """Leave out lines with a backslash or a control character."""
     odd = [positions_of(raw, ord("\\"))] if b"\\" in data else []
     breaks = len(starts) - (len(raw) > 0 and raw[-1] != 10)
-    if np.count_nonzero(raw < 32) != breaks:
+    controls = sum(np.count_nonzero(raw[at : at + PIECE] < 32) for at in range(0, len(raw), PIECE))
+    if controls != breaks:
         places = np.flatnonzero((raw < 32) & (raw != 10))
         following = raw[np.minimum(places + 1, len(raw) - 1)]
         odd.append(places[(raw[places] != 13) | (following != 10)])
@@ -304,7 +318,17 @@ def _read(
     wanted = {i for i in template.fields.values() if i is not None}
     scalars = [i for i, value in enumerate(template.values) if value.before >= 0]
     for i in scalars:
-        texts[i] = _texts(block, bounds[i][0][rows], bounds[i][1][rows])
+        begin, end = bounds[i][0][rows], bounds[i][1][rows]
+        same = _constant(block, begin, end)
+        if same is not None and re.match(template.values[i].form, same.decode()):
+            if i in wanted:
+                texts[i] = pa.repeat(same.decode(), len(rows))
+            continue
+        if template.values[i].form == _PLAIN and _are_digits(block, begin, end):
+            if i in wanted:
+                texts[i] = _texts(block, begin, end)
+            continue
+        texts[i] = _texts(block, begin, end)
         plain = _matches(texts[i], template.values[i].form)
         if plain is not None:
             rows = rows[np.asarray(plain)]
@@ -331,6 +355,43 @@ def _matches(texts: pa.Array, form: str) -> pa.Array | None:
     if pc.all(matches).as_py():
         return None
     return matches if coded is None else matches.take(coded.indices)
+
+
+def _constant(block: _Bytes, begins: Offsets, ends: Offsets) -> bytes | None:
+    """Return the text that all of these are; None if they are not all the same."""
+    if not len(begins):
+        return None
+    first = block.data[begins[0] : ends[0]]
+    # Most that differ do so among the first few.
+    for some in (slice(_FEW), slice(None)):
+        begin = begins[some]
+        if not (ends[some] - begin == len(first)).all() or not _has(block, begin, first).all():
+            return None
+    return first
+
+
+def _are_digits(block: _Bytes, begins: Offsets, ends: Offsets) -> bool:
+    """Say whether all of these are whole numbers of one length: up to 18 digits, none a zero first.
+
+    Eight bytes at once: a digit has 3 in its upper half, with 6 added, too.
+    """
+    if not len(begins):
+        return False
+    length = int(ends[0] - begins[0])
+    if not 0 < length <= _DIGITS or not (ends - begins == length).all():
+        return False
+    width = -(-length // 8) * 8
+    windows = np.ndarray((len(block.padded) - width + 1,), f"V{width}", block.padded, strides=(1,))
+    words = windows[begins].view(np.uint64).reshape(len(begins), width // 8)
+    for number in range(width // 8):
+        word = words[:, number]
+        left = length - 8 * number
+        if left < 8:
+            word = word & _TAIL[left] | _ZEROS & ~_TAIL[left]
+        high = word & _HIGH
+        if (high != _ZEROS).any() or (((word + _SIX) & _HIGH) != _ZEROS).any():
+            return False
+    return length == 1 or not (block.padded[begins] == ord("0")).any()
 
 
 def _only(good: Mask) -> Offsets:

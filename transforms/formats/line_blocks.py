@@ -33,7 +33,10 @@ Offsets = npt.NDArray[np.int64]
 UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What reading a truncated or damaged file raises (gzip.BadGzipFile is an OSError)."""
 
-_PIECE = 1 << 18
+PADDING = b" " * 64
+"""Behind lines that are read by wide windows: nothing of them has to be copied for that."""
+
+PIECE = 1 << 18
 """Bytes scanned at once: they and the result stay in the processor's cache."""
 
 _FIRST_READ, _LARGEST_READ = 1 << 10, 1 << 16
@@ -87,7 +90,7 @@ class Rest:
 def positions_of(data: npt.NDArray[np.uint8], byte: int) -> Offsets:
     """Return where a byte occurs."""
     found = [
-        np.flatnonzero(data[at : at + _PIECE] == byte) + at for at in range(0, len(data), _PIECE)
+        np.flatnonzero(data[at : at + PIECE] == byte) + at for at in range(0, len(data), PIECE)
     ]
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
@@ -109,7 +112,8 @@ def as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
     """Put messages behind one another, each on a line of its own.
 
     Returns:
-        The bytes, start and end of each message in them, and those that have line breaks.
+        The bytes with `PADDING` behind them, start and end of each message in them, and those that
+        have line breaks.
     """
     if not len(bodies):
         none = np.empty(0, np.int64)
@@ -119,11 +123,10 @@ def as_lines(bodies: pa.Array) -> tuple[bytes, Offsets, Offsets, list[int]]:
     starts = ends - sizes
     one = pa.LargeListArray.from_arrays(pa.array([0, len(bodies)]), bodies)
     data = pc.binary_join(one, b"\n")
-    joined = data[0].as_buffer().to_pybytes()
-    broken = np.frombuffer(joined, np.uint8) == ord("\n")
-    if np.count_nonzero(broken) == len(bodies) - 1:
+    joined = b"".join((memoryview(data[0].as_buffer()), PADDING))
+    if joined.count(b"\n") == len(bodies) - 1:
         return joined, starts, ends, []
-    breaks = np.flatnonzero(broken)
+    breaks = positions_of(np.frombuffer(joined, np.uint8), ord("\n"))
     within = np.setdiff1d(breaks, ends[:-1], assume_unique=True)
     several = np.unique(np.searchsorted(starts, within, side="right") - 1)
     return joined, starts, ends, several.tolist()

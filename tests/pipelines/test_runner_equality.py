@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ def bounded(
     lines = folder.parent / "events.jsonl"
     lines.write_bytes(b"".join(record.payload + b"\n" for record in sent.records))
     out = folder / "out"
+    if pipeline == "analytics":
+        # As cases are open there are windows up to then.
+        until = datetime.fromtimestamp(sent.records[-1].arrival / SECOND + 1, timezone.utc)
+        options = [*options, "--until", until.isoformat()]
     arguments = ["--input", str(lines), "--output", str(out), *options, *engine]
     with streams.running(folder, *arguments, program=("run.py", pipeline)) as job:
         ended = job.ended(PATIENCE_S)

@@ -155,7 +155,9 @@ def histogram(keys: Keys, timed: Flags, bins: Integers) -> tuple[pa.Array, pa.Ar
         tallies = table[found]
     else:
         places.sort()
-        starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
+        first = np.ones(len(places), bool)
+        first[1:] = places[1:] != places[:-1]
+        starts = np.flatnonzero(first)
         found = places[starts]
         tallies = np.diff(np.append(starts, len(places)))
     of_key = np.bincount(found // width, minlength=len(keys))

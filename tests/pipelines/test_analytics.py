@@ -1,0 +1,272 @@
+"""Whole runs of `analytics` through the command line, against counts made in plain Python."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import run
+from pipelines.registry import PIPELINES
+from transforms.kernels.partial_rows import ERROR
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+START = datetime(2024, 3, 4, 8, tzinfo=timezone.utc)
+DEFAULT = set(PIPELINES["analytics"].default)
+
+Step = tuple[str, datetime]
+
+
+def analytics(source: str | Path, output: Path, *options: str) -> dict[str, Any]:
+    """Run the pipeline and return its manifest; the laws hold, or the exit code is not 0."""
+    code = run.main(
+        ["analytics", "--input", str(source), "--output", str(output), "--workers", "1"]
+        + ["--progress", "off", *options]
+    )
+    assert code == 0
+    manifest = json.loads((output / "_run.json").read_bytes())
+    messages, events = manifest["messages"], manifest["events"]
+    assert messages["in"] == messages["decoded"] + messages["skipped"] + messages["dead"]
+    kept = ("transitions", "duplicates", "late", "rejected", "outside")
+    assert events["in"] == sum(events[name] for name in kept)
+    return dict(manifest)
+
+
+def table(output: Path, name: str) -> list[dict[str, Any]]:
+    found = [pq.read_table(path) for path in sorted((output / name).iterdir())]
+    rows: list[dict[str, Any]] = pa.concat_tables(found).to_pylist()
+    assert len({row["row_id"] for row in rows}) == len(rows)
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def event(case: str, state: str, minutes: float, **more: Any) -> dict[str, Any]:
+    at = START + timedelta(minutes=minutes)
+    return {"case_id": case, "activity": state, "event_time": at.isoformat(), **more}
+
+
+def cases_of_xes(path: Path) -> Iterator[tuple[str, Step]]:
+    """Read a log with nothing of ours."""
+    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    with opened as source:
+        for number, trace in enumerate(ET.parse(source).getroot().iter()):  # noqa: S314
+            if trace.tag.rpartition("}")[2] != "trace":
+                continue
+            names = [c.get("value") for c in trace if c.get("key") == "concept:name"]
+            for each in trace:
+                if each.tag.rpartition("}")[2] == "event":
+                    values = {c.get("key"): c.get("value") for c in each}
+                    at = datetime.fromisoformat(
+                        str(values["time:timestamp"]).replace("Z", "+00:00")
+                    )
+                    yield str(names[0] if names else number), (str(values["concept:name"]), at)
+
+
+def cases_of_csv(path: Path) -> Iterator[tuple[str, Step]]:
+    with gzip.open(path, "rt", newline="") as source:
+        for row in csv.DictReader(source):
+            case = row.get("case:concept:name") or row["case_id"]
+            name = row.get("concept:name") or row["activity"]
+            at = row.get("time:timestamp") or row["end_time"]
+            yield case, (name, datetime.fromisoformat(at))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared logs are not here")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("running-example.xes", "receipt.xes.gz", "helpdesk.xes.gz", "roadtraffic100traces.xes"),
+        *("BPIC15_1.csv.gz", "PurchasingExample.csv.gz"),
+    ],
+)
+def test_the_process_map_of_a_log_is_its_directly_follows_graph(name: str, tmp_path: Path) -> None:
+    read = cases_of_xes if ".xes" in name else cases_of_csv
+    ways: dict[str, list[Step]] = defaultdict(list)
+    for case, step in read(SHARED / "logs" / name):
+        ways[case].append(step)
+    follows: dict[tuple[str, str], list[float]] = defaultdict(list)
+    by_case: dict[tuple[str, str], set[str]] = defaultdict(set)
+    starts: Counter[str] = Counter()
+    for case, way in ways.items():
+        # Events of one time stay in the order of the log.
+        way.sort(key=lambda step: step[1])
+        starts[way[0][0]] += 1
+        for (one, began), (other, ended) in zip(way, way[1:], strict=False):
+            follows[one, other].append((ended - began).total_seconds())
+            by_case[one, other].add(case)
+    analytics(SHARED / "logs" / name, tmp_path / "out", "--complete_log", "--window", "global")
+    rows = table(tmp_path / "out", "process_map")
+    assert Counter({r["to_state"]: r["count"] for r in rows if r["from_state"] is None}) == starts
+    found = {(r["from_state"], r["to_state"]): r for r in rows if r["from_state"] is not None}
+    assert {edge: row["count"] for edge, row in found.items()} == {
+        edge: len(times) for edge, times in follows.items()
+    }
+    assert {edge: row["cases"] for edge, row in found.items()} == {
+        edge: len(cases) for edge, cases in by_case.items()
+    }
+    for edge, times in follows.items():
+        row = found[edge]
+        assert math.isclose(row["mean_s"], sum(times) / len(times), rel_tol=1e-6, abs_tol=1e-6)
+        assert (row["min_s"], row["max_s"]) == (min(times), max(times))
+        times.sort()
+        for column, rank in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
+            exact = times[int(rank * (len(times) - 1))]
+            assert math.isclose(row[column], exact, rel_tol=ERROR * 1.001, abs_tol=2e-6), column
+    # The other tables tell the same log.
+    [flow] = table(tmp_path / "out", "flow")
+    assert flow["started"] == flow["completed"] == len(ways)
+    assert flow["transitions"] == sum(map(len, ways.values()))
+    assert flow["active_cases"] == 0
+    variants = Counter(tuple(state for state, _ in way) for way in ways.values())
+    shown = table(tmp_path / "out", "variants")
+    assert Counter({tuple(r["states"]): r["cases"] for r in shown}) == variants
+    assert math.isclose(sum(r["share"] for r in shown), 1)
+    stays: Counter[str] = Counter()
+    for (one, _), times in follows.items():
+        stays[one] += len(times)
+    times_of = table(tmp_path / "out", "state_times")
+    assert Counter({r["state"]: r["visits"] for r in times_of}) == stays
+    assert sum(r["transitions"] for r in table(tmp_path / "out", "workload")) == sum(
+        map(len, ways.values())
+    )
+
+
+def test_hours_tell_what_the_whole_tells(tmp_path: Path) -> None:
+    rows = [
+        event(f"c{case}", state, 37 * case + 25 * step, actor=f"a{(case + step) % 3}")
+        for case in range(40)
+        for step, state in enumerate(["new", "checked", "new", "checked", "done"][: 2 + case % 4])
+    ]
+    source = write(tmp_path / "in.jsonl", rows)
+    manifest = analytics(source, tmp_path / "out", "--end_states", "done")
+    assert set(manifest["tables"]) == DEFAULT
+    analytics(source, tmp_path / "all", "--end_states", "done", "--window", "global")
+    for name, key, number in (
+        ("process_map", ("from_state", "to_state"), "count"),
+        ("state_times", ("state",), "visits"),
+        ("workload", ("actor",), "transitions"),
+        ("flow", (), "started"),
+        ("flow", (), "completed"),
+        ("variants", ("variant_id",), "cases"),
+    ):
+        hours: Counter[tuple[str, ...]] = Counter()
+        for row in table(tmp_path / "out", name):
+            hours[tuple(row[k] for k in key)] += row[number]
+        whole = {tuple(r[k] for k in key): r[number] for r in table(tmp_path / "all", name)}
+        assert dict(hours) == whole, (name, number)
+    level = 0
+    for row in sorted(table(tmp_path / "out", "flow"), key=lambda r: r["window_start"])[:50]:
+        level += row["started"] - row["completed"]
+        assert row["active_cases"] == level
+
+
+def test_an_empty_input_gives_empty_tables(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n")
+    manifest = analytics(source, tmp_path / "out", "--format", "json_lines")
+    assert {name: each["rows"] for name, each in manifest["tables"].items()} == dict.fromkeys(
+        DEFAULT, 0
+    )
+
+
+def test_a_single_event(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [event("c", "new", 0)])
+    analytics(source, tmp_path / "out", "--end_states", "new")
+    [flow] = table(tmp_path / "out", "flow")
+    assert (flow["started"], flow["completed"], flow["active_cases"]) == (1, 1, 0)
+    assert flow["cycle_p50_s"] == 0
+    [edge] = table(tmp_path / "out", "process_map")
+    assert (edge["from_state"], edge["to_state"], edge["count"], edge["mean_s"]) == (
+        *(None, "new", 1),
+        None,
+    )
+
+
+def test_a_case_of_years_and_a_clock_that_jumps(tmp_path: Path) -> None:
+    years = 900 * 24 * 60
+    rows = [event("long", "new", 0), event("long", "done", years)]
+    rows += [event("back", "new", 90), event("back", "checked", -90)]
+    source = write(tmp_path / "in.jsonl", rows)
+    analytics(
+        source, tmp_path / "out", "--end_states", "done", "--window", "fixed:1d",
+        "--idle_retention", "9000d",
+    )  # fmt: skip
+    flow = {r["window_start"]: r for r in table(tmp_path / "out", "flow") if r["transitions"]}
+    assert sum(r["transitions"] for r in flow.values()) == 4
+    [done] = [r for r in table(tmp_path / "out", "process_map") if r["to_state"] == "done"]
+    assert done["mean_s"] == years * 60
+    # Between them there was a case open, day by day.
+    quiet = [r for r in table(tmp_path / "out", "flow") if not r["transitions"]]
+    assert len(quiet) >= 890
+    assert {r["active_cases"] for r in quiet} == {1, 2}
+
+
+def test_a_state_entered_ten_thousand_times(tmp_path: Path) -> None:
+    rows = [event("c", ("ping", "pong")[n % 2], n / 60) for n in range(20_000)]
+    source = write(tmp_path / "in.jsonl", rows)
+    analytics(source, tmp_path / "out", "--complete_log", "--window", "global")
+    [variant] = table(tmp_path / "out", "variants")
+    assert variant["cases"] == 1
+    assert len(variant["states"]) == 1000
+    edges = {(r["from_state"], r["to_state"]): r for r in table(tmp_path / "out", "process_map")}
+    assert edges["ping", "pong"]["count"] == 10_000
+    assert edges["ping", "pong"]["cases"] == 1
+
+
+def test_more_states_than_are_kept_apart(tmp_path: Path) -> None:
+    rows = [event(f"c{n}", f"state {n}", n / 60) for n in range(100_500)]
+    source = write(tmp_path / "in.jsonl", rows)
+    analytics(source, tmp_path / "out", "--window", "global")
+    edges = table(tmp_path / "out", "process_map")
+    assert len(edges) == 100_001
+    [others] = [r for r in edges if r["to_state"] == "(other)"]
+    assert others["count"] == 500
+    assert sum(r["count"] for r in edges) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--window", "fixed:90"], "'90' is not a duration"),
+        (["--window", "sliding:1h/7m"], "give a period that divides it, such as 15m"),
+        (["--window", "fixed:1d@Europe/Berlim"], "no time zone 'Europe/Berlim'"),
+        (["--window", "fixed:1h@Europe/Berlin"], "of whole days"),
+        (["--window", "hourly"], "is no window: give fixed:1h"),
+        (["--tables", "proces_map"], "did you mean 'process_map'"),
+        (["--early_firing", "10s"], "is for streams"),
+        (["--keep_state"], "is of transitions"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_starts(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "in.jsonl", [event("c", "new", 0)])
+    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), *options]
+    assert run.main(["analytics", *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_granule_that_does_not_divide_the_window_is_told_some_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--input", "kafka://localhost:1/t", "--output", "kafka://localhost:1/o-"]
+    code = run.main(["analytics", *arguments, "--window", "fixed:1h", "--granule", "7s"])
+    assert code == 2
+    found = capsys.readouterr().err
+    assert "--granule 7s does not divide 1h of --window fixed:1h; 2s, 5s, 10s would" in found

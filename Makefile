@@ -1,4 +1,4 @@
-# make demo   an archive is simulated, turned into transitions, and shown
+# make demo   an archive is simulated, measured, and reported on
 # make test   everything that must hold before a change is merged
 # make bench  the speed, beside DuckDB, Polars, Bytewax and Beam as it comes
 #
@@ -13,6 +13,7 @@ CASES ?= 2000
 SEED ?= 7
 MINUTES ?= 30
 DEMO := demo
+DEMO_TABLES := transitions,cases,late,retracted,dead_letters,process_map,state_times,flow,workload,variants
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,20 +34,25 @@ help: ## show this help
 	@echo "  PORT=9092          of the broker that services runs (a free one without it)"
 
 .PHONY: demo
-demo: $(INSTALLED) ## simulate an archive, turn it into transitions, show them
+demo: $(INSTALLED) ## simulate an archive, measure it, and make its report
 	@rm -rf $(DEMO)/archive $(DEMO)/truth.json
 	@echo "== an archive of $(CASES) cases"
 	@$(BIN)/python -m examples.simulator --cases $(CASES) --seed $(SEED) \
 		--output $(DEMO)/archive --truth $(DEMO)/truth.json
 	@echo
-	@echo "== transitions"
-	@$(BIN)/python run.py transitions --input '$(DEMO)/archive/**' --output $(DEMO)/out \
-		--end_states "$$($(BIN)/python -m examples.compare --end_states $(DEMO)/truth.json)"
+	@echo "== transitions, and the numbers of each hour"
+	@$(BIN)/python run.py analytics --input '$(DEMO)/archive/**' --output $(DEMO)/out \
+		--end_states "$$($(BIN)/python -m examples.compare --end_states $(DEMO)/truth.json)" \
+		--tables $(DEMO_TABLES)
 	@echo
 	@echo "== the tables"
 	@$(BIN)/python run.py show $(DEMO)/out
 	@echo "== compared with what the simulator knows"
 	@$(BIN)/python -m examples.compare $(DEMO)/out $(DEMO)/truth.json
+	@echo
+	@echo "== the report, to be opened in a browser"
+	@$(BIN)/python run.py report --input $(DEMO)/out --output $(DEMO)/report.html \
+		--title "$(CASES) simulated cases"
 
 .PHONY: test
 test: $(TOOLS) ## style, types and tests

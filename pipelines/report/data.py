@@ -121,7 +121,7 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         "ways": parts.ways(contents.rows("variants"), frame),
         "variant_rest": frame.variants.rest,
         "periods": {
-            **frame.periods.document(),
+            **frame.periods.document(look.zone),
             "window": frame.windows.length,
             "overlap": frame.windows.overlap,
         },

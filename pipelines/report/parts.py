@@ -238,7 +238,7 @@ def case_flow(cases: pa.Table, frame: Frame, grid: Periods) -> Part:
     active = np.cumsum(started - completed, axis=1)
     period = np.tile(np.arange(grid.count), frame.groups.size)
     return {
-        **grid.document(),
+        **grid.document(frame.zone),
         "period": period.tolist(),
         "group": np.repeat(np.arange(frame.groups.size), grid.count).tolist(),
         "started": started.reshape(-1).tolist(),

@@ -118,9 +118,14 @@ class Periods:
             return np.zeros(len(ms), np.int64)
         return np.maximum(np.searchsorted(self.start, ms, side="right") - 1, 0)
 
-    def document(self) -> dict[str, Any]:
-        """Return what the page reads."""
-        return {"start": self.start.tolist(), "end": self.end.tolist(), "length": self.length}
+    def document(self, zone: str) -> dict[str, Any]:
+        """Return what the page reads; `local` is the start as clocks of the zone show it."""
+        return {
+            "start": self.start.tolist(),
+            "end": self.end.tolist(),
+            "local": local_ms(self.start, zone).tolist(),
+            "length": self.length,
+        }
 
 
 def periods_of(windows: Windows, zone: str, coarser: int = 0) -> Periods:

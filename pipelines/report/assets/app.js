@@ -34,14 +34,14 @@ const app = (() => {
     if (start.length) {
       const last = end[end.length - 1];
       parts.push(`${format.moment(start[0], window, data.zone)} – ${format.moment(window >= 82800000 ? last - 1 : last, window, data.zone)}`);
-      parts.push(`windows of ${format.duration(window / 1000)}`);
+      parts.push(`windows of ${format.length(window)}`);
     } else parts.push("one window over all time");
     parts.push(`times of ${data.zone}`);
     if (data.source) parts.push(data.source);
     parts.push(`made ${format.time(data.made, data.zone)}`);
     dom.put("facts", ...parts.map((text) => dom.el("span", { text })));
     const cut = [...data.cut];
-    if (length) cut.push(`windows are put together to periods of ${format.duration(length / 1000)}, as there are more than a page can show`);
+    if (length) cut.push(`windows are put together to periods of ${format.length(length)}, as there are more than a page can show`);
     if (overlap) cut.push("sliding windows overlap, and only such are taken that follow one another: an event counts once");
     dom.at("cut").hidden = !cut.length;
     dom.at("cut").textContent = cut.map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");

@@ -1,7 +1,7 @@
 // Axes: round numbers, round durations, and the frame of a chart.
 const axes = (() => {
   const HEIGHT = 250;
-  const MARGIN = { top: 14, right: 14, bottom: 30, left: 48 };
+  const MARGIN = { right: 14, bottom: 30, left: 48 };
 
   function round(most, about = 4) {
     const raw = most / about || 1;
@@ -27,17 +27,18 @@ const axes = (() => {
     return round(most / unit, 5).map((n) => n * unit);
   }
 
-  function frame(box, label) {
+  // top: room for what stands above the plot.
+  function frame(box, label, top = 14) {
     const width = Math.max(280, box.clientWidth || 560);
-    const inner = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
-    const plot = dom.svg("g", { transform: `translate(${MARGIN.left},${MARGIN.top})` });
+    const inner = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - top - MARGIN.bottom };
+    const plot = dom.svg("g", { transform: `translate(${MARGIN.left},${top})` });
     const canvas = dom.svg("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "group", "aria-label": label }, plot);
     return { canvas, plot, inner };
   }
 
   // Lines across, with their values; returns the height of a value.
-  function upright(plot, inner, most) {
-    const ticks = round(Math.max(most, 1));
+  function upright(plot, inner, most, about) {
+    const ticks = round(Math.max(most, 1), about);
     const top = ticks[ticks.length - 1];
     const y = (value) => inner.height - (value / top) * inner.height;
     for (const tick of ticks) {

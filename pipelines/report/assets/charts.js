@@ -71,7 +71,7 @@ const charts = (() => {
   }
 
   function histogram(box, { list, x, ticks }, found) {
-    const { canvas, plot, inner } = axes.frame(box, "Completed cases by cycle time");
+    const { canvas, plot, inner } = axes.frame(box, "Completed cases by cycle time", 52);
     const y = axes.upright(plot, inner, Math.max(...list.map((bar) => bar.count)));
     axes.below(plot, inner, ticks.map(([value, text]) => [x(value) * inner.width, text]));
     const wide = inner.width / list.length;
@@ -84,23 +84,25 @@ const charts = (() => {
       return dom.mark(mark, [name, ["cases", format.count(bar.count)], ["share", format.share(bar.count, found.count)]]);
     });
     plot.append(...marks);
-    let free = -Infinity;
+    const free = [-Infinity, -Infinity, -Infinity];
     [["p50", "median"], ["p90", "p90"], ["p99", "p99"]].forEach(([key, label]) => {
       const left = x(found[key]) * inner.width;
-      plot.append(dom.svg("line", { x1: left, x2: left, y1: 0, y2: inner.height, class: "quantile" }));
       const text = `${label} ${format.duration(found[key])}`;
       const half = layout.width(text, "11px system-ui, sans-serif");
       const toLeft = left + half + 8 > inner.width;
       const from = toLeft ? left - half - 5 : left + 5;
-      const row = from < free ? 1 : 0;
-      free = from + half + 6;
-      plot.append(dom.svg("text", { x: toLeft ? left - 5 : left + 5, y: 8 + 14 * row, class: `tick ${toLeft ? "end" : "begin"} strong`, text }));
+      const row = Math.max(0, free.findIndex((until) => until <= from));
+      free[row] = from + half + 6;
+      const y0 = -8 - 14 * row;
+      plot.append(
+        dom.svg("line", { x1: left, x2: left, y1: y0 - 8, y2: inner.height, class: "quantile" }),
+        dom.svg("text", { x: toLeft ? left - 5 : left + 5, y: y0, class: `tick ${toLeft ? "end" : "begin"} strong`, text }));
     });
     dom.put(box, canvas);
     dom.rove(box, marks);
   }
 
-  const LINES = [["started", "Started"], ["completed", "Completed"], ["active", "Open at the end"]];
+  const LINES = [["started", "Started"], ["completed", "Completed"], ["active", "Open"]];
 
   function flow(filter) {
     const { data } = model;
@@ -133,41 +135,82 @@ const charts = (() => {
       steps.map((one) => [format.moment(one.start, step, data.zone), ...[one.started, one.completed, one.active, one.transitions].map(format.count)])));
   }
 
-  function lines(box, steps, length) {
+  // Few enough points for a line that can be read: days of periods of hours, weeks of days.
+  const MOST_POINTS = 90;
+  const DAY = 86400000;
+  function joined(steps, length) {
+    if (steps.length <= MOST_POINTS || !length) return [steps, length];
+    const wanted = [DAY / 4, DAY / 2, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 84 * DAY, 364 * DAY, 3640 * DAY]
+      .find((each) => each > length && each % length === 0 && (steps.length * length) / each <= MOST_POINTS);
+    if (!wanted) return [steps, length];
+    const found = [];
+    let bucket = null;
+    for (const step of steps) {
+      // Weeks begin on Mondays; the epoch was a Thursday.
+      const now = Math.floor((step.local - (wanted % (7 * DAY) ? 0 : 4 * DAY)) / wanted);
+      const last = found[found.length - 1];
+      if (now !== bucket) found.push({ ...step });
+      else {
+        for (const key of ["started", "completed", "transitions", "late"]) last[key] += step[key];
+        last.active = step.active;
+        last.end = step.end;
+      }
+      bucket = now;
+    }
+    return [found, wanted];
+  }
+
+  // Two plots over one time: what was open, and below it what came and went.
+  function lines(box, all, own) {
+    const [steps, length] = joined(all, own);
     const { zone } = model.data;
     const { canvas, plot, inner } = axes.frame(box, "Cases started, completed and open over time");
     const first = steps[0].start;
     const span = steps[steps.length - 1].end - first || 1;
     const x = (ms) => ((ms - first) / span) * inner.width;
-    const y = axes.upright(plot, inner, Math.max(...steps.map((one) => Math.max(one.started, one.completed, one.active))));
+    const GAP = 22;
+    const high = (inner.height - GAP) * 0.52;
+    const upper = dom.svg("g", {});
+    const lower = dom.svg("g", { transform: `translate(0,${high + GAP})` });
+    plot.append(upper, lower);
+    const size = { width: inner.width, height: high };
+    const rest = { width: inner.width, height: inner.height - GAP - high };
+    const yOpen = axes.upright(upper, size, Math.max(...steps.map((one) => one.active)), 3);
+    const yMoved = axes.upright(lower, rest, Math.max(...steps.map((one) => Math.max(one.started, one.completed))), 2);
     const ticks = Array.from({ length: 7 }, (_, i) => steps[Math.min(steps.length - 1, Math.round((i * (steps.length - 1)) / 6))].start);
     axes.below(plot, inner, [...new Set(ticks)].map((ms) => [x(ms), format.tick(ms, span, zone)]));
-    for (const [key] of [...LINES].reverse()) {
-      let path = "";
-      let before = null;
-      for (const one of steps) {
-        const gap = before !== null && one.start - before > 0.5 * length;
-        // In between there was nothing at all.
-        if (gap) path += `L${x(before).toFixed(1)},${y(0)}M${x(one.start).toFixed(1)},${y(0)}`;
-        const point = `${x((one.start + one.end) / 2).toFixed(1)},${y(one[key]).toFixed(1)}`;
-        path += `${path && !gap ? "L" : gap ? "L" : "M"}${point}`;
-        before = one.end;
-      }
-      plot.append(dom.svg("path", { d: path, class: `series ${key}` }));
+    const middle = (one) => x((one.start + one.end) / 2);
+    // In between, where no window is, there was nothing at all.
+    const runs = [];
+    for (const one of steps) {
+      const run = runs[runs.length - 1];
+      if (run && one.start - run[run.length - 1].end <= 0.5 * length) run.push(one);
+      else runs.push([one]);
     }
+    const draw = (into, key, y) => runs.map((run) => {
+      const points = run.map((one) => `${middle(one).toFixed(1)},${y(one[key]).toFixed(1)}`);
+      into.append(dom.svg("path", { d: `M${points.join("L")}${points.length > 1 ? "" : "h2"}`, class: `series ${key}` }));
+      return points;
+    });
+    runs.forEach((run) => {
+      const points = run.map((one) => `${middle(one).toFixed(1)},${yOpen(one.active).toFixed(1)}`);
+      upper.append(dom.svg("path", { class: "area", d: `M${middle(run[0]).toFixed(1)},${high}L${points.join("L")}L${middle(run[run.length - 1]).toFixed(1)},${high}Z` }));
+    });
+    draw(upper, "active", yOpen);
+    draw(lower, "completed", yMoved);
+    draw(lower, "started", yMoved);
     const cursor = dom.svg("line", { y1: 0, y2: inner.height, class: "cursor", visibility: "hidden" });
     plot.append(cursor);
     const marks = steps.map((one) => {
       const left = x(one.start);
       const mark = dom.svg("g", {}, dom.svg("rect", { x: left, y: 0, width: Math.max(1, x(one.end) - left), height: inner.height, class: "hit" }));
       return dom.mark(mark, [
-        `${format.moment(one.start, length, zone)}`,
+        format.moment(one.start, length, zone),
         ...LINES.map(([key, label]) => [label.toLowerCase(), format.count(one[key])]),
       ], {
         on: () => {
-          const middle = (left + x(one.end)) / 2;
-          cursor.setAttribute("x1", middle);
-          cursor.setAttribute("x2", middle);
+          cursor.setAttribute("x1", middle(one));
+          cursor.setAttribute("x2", middle(one));
           cursor.setAttribute("visibility", "visible");
         },
         off: () => cursor.setAttribute("visibility", "hidden"),

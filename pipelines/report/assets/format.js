@@ -5,7 +5,7 @@ const format = (() => {
   const UNITS = [
     [1e-3, 1, "ms"],
     [1, 90, "s"],
-    [60, 5400, "min"],
+    [60, 3600, "min"],
     [3600, 48 * 3600, "h"],
     [86400, 730 * 86400, "days"],
     [365.25 * 86400, Infinity, "years"],
@@ -21,7 +21,9 @@ const format = (() => {
     if (seconds === 0) return "0 s";
     if (seconds < 0) return `−${duration(-seconds)}`;
     const [size, , name] = UNITS.find(([, below]) => seconds < below);
-    const text = digits(Number((seconds / size).toPrecision(2 + (seconds / size >= 100))));
+    const value = Number((seconds / size).toPrecision(2 + (seconds / size >= 100)));
+    // Of the larger units a tenth matters.
+    const text = size >= 3600 && value < 10 && value !== 1 ? value.toFixed(1) : digits(value);
     return `${text} ${text === "1" ? name.replace(/(day|year)s$/, "$1") : name}`;
   }
 
@@ -39,6 +41,8 @@ const format = (() => {
   const time = (ms, zone) => formatter(zone, TIME).format(ms);
 
   return {
+    // Of windows and periods, which are round.
+    length: (ms) => duration(ms / 1000).replace(".0 ", " "),
     count: (n) => whole.format(n),
     short: (n) => (Math.abs(n) < 10000 ? whole.format(n) : compact.format(n)),
     share: (part, all) => {

@@ -1,5 +1,6 @@
 // Where the map's nodes and edges are: in layers, by dagre; or where a drawing has them.
 const layout = (() => {
+  const LOOP = 34;
   const pen = document.createElement("canvas").getContext("2d");
   function width(text, font) {
     pen.font = font;
@@ -17,8 +18,13 @@ const layout = (() => {
     });
     graph.setDefaultEdgeLabel(() => ({}));
     const greatest = Math.max(1, ...edges.map((edge) => edge.count));
-    for (const node of nodes) graph.setNode(node.id, { width: node.w, height: node.h });
+    // A move from a state to itself goes over the top of its node, which is taller for it.
+    const looped = new Set(edges.filter((edge) => edge.from === edge.to).map((edge) => edge.from));
+    for (const node of nodes) {
+      graph.setNode(node.id, { width: node.w, height: node.h + (looped.has(node.id) ? LOOP : 0) });
+    }
     edges.forEach((edge, number) => {
+      if (edge.from === edge.to) return;
       graph.setEdge(edge.from, edge.to, {
         width: edge.labelWidth + 8, height: 16, labelpos: "c",
         weight: 1 + Math.round((20 * edge.count) / greatest), number,
@@ -28,12 +34,17 @@ const layout = (() => {
     const placed = new Map();
     for (const id of graph.nodes()) {
       const { x, y, width: w, height: h } = graph.node(id);
-      placed.set(id, { x, y, w, h });
+      const extra = looped.has(id) ? LOOP : 0;
+      placed.set(id, { x, y: y + extra / 2, w, h: h - extra });
     }
-    const lines = new Array(edges.length);
+    const lines = edges.map((edge) => (edge.from === edge.to ? loop(placed.get(edge.from)) : null));
     for (const id of graph.edges()) {
       const { points, x, y, number } = graph.edge(id);
-      lines[number] = { points, label: { x, y } };
+      const inner = points.slice(1, -1);
+      const [from, to] = [placed.get(id.v), placed.get(id.w)];
+      const ends = [border(from, inner[0] || to), border(to, inner[inner.length - 1] || from)];
+      const line = [ends[0], ...inner, ends[1]];
+      lines[number] = { points: line, label: onCurve(line, { x, y }) };
     }
     const { width: w, height: h } = graph.graph();
     return { width: w, height: h, nodes: placed, edges: lines };
@@ -73,21 +84,44 @@ const layout = (() => {
     const scale = Math.max(Math.abs(dx) / (box.w / 2), Math.abs(dy) / (box.h / 2)) || 1;
     return { x: box.x + dx / scale, y: box.y + dy / scale };
   }
+  // Of a curve with these points, where its i-th piece ends.
+  const joint = (points, i) =>
+    i === points.length - 2
+      ? points[i + 1]
+      : { x: (points[i].x + points[i + 1].x) / 2, y: (points[i].y + points[i + 1].y) / 2 };
+  // The place on the curve that is nearest to where the label was to be.
+  function onCurve(points, { x, y }) {
+    let best = 1;
+    const far = (point) => Math.hypot(point.x - x, point.y - y);
+    for (let i = 1; i < points.length - 1; i += 1) if (far(points[i]) < far(points[best])) best = i;
+    if (points.length < 3) return { x, y };
+    const before = best === 1 ? points[0] : joint(points, best - 1);
+    const after = joint(points, best);
+    const control = points[best];
+    return { x: (before.x + 2 * control.x + after.x) / 4, y: (before.y + 2 * control.y + after.y) / 4 };
+  }
+
+  function loop({ x, y, w, h }) {
+    const top = y - h / 2;
+    const right = x + w / 2 - 12;
+    const left = Math.max(right - 44, x - w / 2 + 12);
+    return {
+      points: [
+        { x: left, y: top }, { x: left - 3, y: top - 20 }, { x: (left + right) / 2, y: top - 23 },
+        { x: right + 3, y: top - 20 }, { x: right, y: top },
+      ],
+      label: { x: (left + right) / 2, y: top - 23 },
+    };
+  }
   function between(from, to) {
-    if (from === to) {
-      const { x, y, w, h } = from;
-      const out = x + w / 2;
-      return {
-        points: [{ x: out, y: y - h / 4 }, { x: out + 36, y: y - h / 4 }, { x: out + 36, y: y + h / 4 }, { x: out, y: y + h / 4 }],
-        label: { x: out + 36, y },
-      };
-    }
+    if (from === to) return loop(from);
     // Bent a little to one side, so that the way back is another line.
     const mid = { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
     const far = Math.hypot(to.x - from.x, to.y - from.y) || 1;
     const bend = Math.min(40, far / 8);
     const middle = { x: mid.x - ((to.y - from.y) / far) * bend, y: mid.y + ((to.x - from.x) / far) * bend };
-    return { points: [border(from, middle), middle, border(to, middle)], label: middle };
+    const points = [border(from, middle), middle, border(to, middle)];
+    return { points, label: onCurve(points, middle) };
   }
 
   // Which edges are shown: the most frequent, and those without which a state would hang in
@@ -115,5 +149,5 @@ const layout = (() => {
     return edges.filter((edge) => shown.has(edge));
   }
 
-  return { width, layered, drawn, kept };
+  return { width, layered, drawn, kept, joint };
 })();

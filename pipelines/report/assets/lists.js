@@ -16,7 +16,7 @@ const lists = (() => {
     const all = found.reduce((sum, one) => sum + one.total, 0);
     const single = found.every((one) => one.p90 !== null);
     const parts = [`${format.share(found[0].total, all)} of all time was spent in ${model.state(found[0].state)}: ${format.duration(found[0].mean)} on average, ${format.counted(found[0].visits, "time")}.`];
-    if (!single) parts.push(filter.version === null ? "Quantiles do not add up over windows, so the longest stay stands in their place." : "Of one version only sums are known, not quantiles.");
+    if (!single) parts.push(filter.version === null ? "Quantiles do not add up over windows and processes, so the longest stay stands in their place." : "Of one version only sums are known, not quantiles.");
     say.textContent = parts.join(" ");
     const heads = ["State", "Share of all time", "Time in all", "Stays", "Mean", ...(single ? ["p90", "p99"] : []), "Longest"];
     const rows = found.slice(0, view.all ? 200 : MOST_STATES).map((one) =>
@@ -68,13 +68,17 @@ const lists = (() => {
     const cut = one.way.length > MOST_CHIPS;
     const codes = cut ? [...one.way.slice(0, MOST_CHIPS - 3), -2, ...one.way.slice(-2)] : one.way;
     const seen = new Set();
-    const chips = codes.map((code) => {
+    const chips = codes.flatMap((code, i) => {
+      const arrow = i ? [dom.el("span", { class: "dots", text: "→", "aria-hidden": "true" })] : [];
+      return [...arrow, chip(code)];
+    });
+    function chip(code) {
       if (code === -1) return dom.el("span", { class: "dots", text: "…" });
       if (code === -2) return dom.el("span", { class: "dots", text: `${one.way.length - MOST_CHIPS + 1} more …` });
       const again = seen.has(code);
       seen.add(code);
       return dom.el("span", { class: again ? "chip again" : "chip", text: model.state(code) });
-    });
+    }
     return dom.el("li", {},
       dom.el("div", { class: "way-head" },
         dom.el("span", { class: "way-share", text: format.share(one.cases, all) }),

@@ -74,7 +74,7 @@ const processMap = (() => {
 
   function tools(graph) {
     const place = dom.at("map-tools");
-    const reason = "Quantiles do not add up over windows; choose one window, or measure with --window global";
+    const reason = "Quantiles do not add up over windows, processes and versions; choose one of each, and measure with --window global for all time";
     if (!place.firstChild || place.dataset.single !== String(graph.single)) {
       place.dataset.single = String(graph.single);
       const slider = dom.el("input", {
@@ -240,14 +240,11 @@ const processMap = (() => {
     };
   }
 
+  // Smooth, from the first point to the last, with those between as control points; layout.onCurve
+  // knows where it goes.
   function curve(points) {
     let path = `M${at(points[0])}`;
-    for (let i = 1; i < points.length - 1; i += 1) {
-      const next = i === points.length - 2
-        ? points[i + 1]
-        : { x: (points[i].x + points[i + 1].x) / 2, y: (points[i].y + points[i + 1].y) / 2 };
-      path += `Q${at(points[i])} ${at(next)}`;
-    }
+    for (let i = 1; i < points.length - 1; i += 1) path += `Q${at(points[i])} ${at(layout.joint(points, i))}`;
     return points.length === 2 ? `${path}L${at(points[1])}` : path;
   }
   const at = ({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`;

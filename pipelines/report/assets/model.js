@@ -119,12 +119,12 @@ const model = (() => {
   function flow(filter) {
     const fromCases = data.case_flow;
     const source = fromCases || data.flow;
-    const { start, end, length } = fromCases || data.periods;
+    const { start, end, local, length } = fromCases || data.periods;
     const first = fromCases ? 0 : filter.from;
     const last = fromCases ? start.length - 1 : Math.min(filter.to, start.length - 1);
     const found = [];
     for (let i = first; i <= last; i += 1) {
-      found.push({ start: start[i], end: end[i], started: 0, completed: 0, active: 0, transitions: 0, late: 0 });
+      found.push({ start: start[i], end: end[i], local: local[i], started: 0, completed: 0, active: 0, transitions: 0, late: 0 });
     }
     const own = fromCases ? { ...filter, from: 0, to: last } : filter;
     each(source, own, (i) => {

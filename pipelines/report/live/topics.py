@@ -176,6 +176,6 @@ def newest_kept(rows: pa.Table, most: int) -> pa.Table:
     by: Any = next((name for name in ("window_end", "updated_at") if name in names), None)
     if by is None:
         return rows.slice(rows.num_rows - most)
-    # Rows of the one window over all time have no end, and are never old.
-    order = pc.sort_indices(rows, sort_keys=[(by, "ascending")], null_placement="at_end")
+    # Rows of the one window over all time have no end, come last, and are never old.
+    order = pc.sort_indices(rows, sort_keys=[(by, "ascending")])
     return rows.take(pa.array(np.sort(np.asarray(order)[rows.num_rows - most :])))

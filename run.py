@@ -4,6 +4,8 @@
     python run.py transitions --input 'archive/**/*.xml' --output out
     python run.py inspect --input events.jsonl
     python run.py show out
+    python run.py report --input out --output report.html
+    python run.py serve --input out
     python run.py workers --port 50000
 
 Picks a pipeline, reads its options, runs it and returns the exit code. No types and no
@@ -68,10 +70,14 @@ def main(argv: Sequence[str]) -> int:
             return _inspect(rest, wants_help)
         if name == "show":
             return _show(rest, wants_help)
+        if name == "report":
+            return _report(rest, wants_help)
+        if name == "serve":
+            return _serve(rest, wants_help)
         if name == "workers":
             return _workers(rest, wants_help)
         if name not in PIPELINES:
-            commands = [*PIPELINES, "inspect", "show", "workers"]
+            commands = [*PIPELINES, "inspect", "show", "report", "serve", "workers"]
             if name.startswith("-"):
                 text = (
                     f"the pipeline's name comes first, before {name}; one of {', '.join(commands)}"
@@ -164,6 +170,40 @@ def _show(arguments: Sequence[str], wants_help: bool) -> int:
 
     show(Screen(), folder, tables, rows)
     return ExitCode.OK
+
+
+def _report(arguments: Sequence[str], wants_help: bool) -> int:
+    from pipelines import beam_log  # noqa: PLC0415
+    from pipelines.exit_codes import ExitCode  # noqa: PLC0415
+    from pipelines.report import arguments as given  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
+
+    if wants_help:
+        print(given.report_help(_program()))
+        return ExitCode.OK
+    wanted = given.parse_report(arguments)
+    beam_log.configure(verbose=False)
+
+    from pipelines.report.write import write  # noqa: PLC0415 (Beam: only when they are right)
+
+    return write(Screen(), wanted)
+
+
+def _serve(arguments: Sequence[str], wants_help: bool) -> int:
+    from pipelines import beam_log  # noqa: PLC0415
+    from pipelines.exit_codes import ExitCode  # noqa: PLC0415
+    from pipelines.report import arguments as given  # noqa: PLC0415
+    from pipelines.screen import Screen  # noqa: PLC0415
+
+    if wants_help:
+        print(given.serve_help(_program()))
+        return ExitCode.OK
+    wanted = given.parse_serve(arguments)
+    beam_log.configure("--verbose" in arguments)
+
+    from pipelines.report.live.server import serve  # noqa: PLC0415 (Beam, as above)
+
+    return serve(Screen(), wanted)
 
 
 def _workers(arguments: Sequence[str], wants_help: bool) -> int:

@@ -26,21 +26,23 @@ def overview(program: str) -> str:
     pipelines = [(p.name, p.title) for p in PIPELINES.values()]
     pipelines.append(("inspect", "the first messages of an input, and what becomes of them"))
     pipelines.append(("show", "the first rows of the tables that a run has written"))
+    pipelines.append(("report", "a page of what a run has measured: one file, for any browser"))
+    pipelines.append(("serve", "the same page, kept current while a stream runs"))
     pipelines.append(("workers", "a pool of Python workers, beside a task manager of Flink"))
     return "\n".join(
         [
             f"usage: {program} PIPELINE [options]",
             "",
-            *_wrapped(
+            *wrapped(
                 "Columnar Apache Beam pipelines that turn workflow events into transitions, "
                 "cases and the numbers of their processes."
             ),
             "",
             "Pipelines",
-            *_pairs(pipelines),
+            *pairs(pipelines),
             "",
             "Sources",
-            *_pairs(list(SOURCES)),
+            *pairs(list(SOURCES)),
             "",
             *_exit_codes(),
             "",
@@ -55,7 +57,7 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
     lines = [
         f"usage: {program} {pipeline.name} --input PATH --output FOLDER [options] [Beam's options]",
         "",
-        *_wrapped(f"{pipeline.name}: {pipeline.title}."),
+        *wrapped(f"{pipeline.name}: {pipeline.title}."),
         "",
         "Examples",
     ]
@@ -68,11 +70,11 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
     options = options_of(pipeline.name)
     for group in dict.fromkeys(option.group for option in options):
         lines.append(group)
-        lines.extend(_pairs([_described(o, pipeline) for o in options if o.group == group]))
+        lines.extend(pairs([_described(o, pipeline) for o in options if o.group == group]))
         lines.append("")
     lines.append("Beam's options")
     lines.extend(
-        _wrapped(
+        wrapped(
             "Every other option is Beam's: --runner PrismRunner, FlinkRunner, DataflowRunner ..., "
             "--temp_location, and those of the runner, such as --flink_master, "
             "--checkpointing_interval and --savepoint_path of Flink. Without --runner the work is "
@@ -81,7 +83,7 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
         )
     )
     tables = pipeline.default or pipeline.tables
-    lines += ["", "Tables written", *_wrapped(", ".join(tables), "  "), "", *_exit_codes()]
+    lines += ["", "Tables written", *wrapped(", ".join(tables), "  "), "", *_exit_codes()]
     return "\n".join(lines)
 
 
@@ -97,7 +99,7 @@ def of_inspect(program: str) -> str:
         [
             f"usage: {program} inspect --input PATH|URI [--messages N] [--json] [options]",
             "",
-            *_wrapped(
+            *wrapped(
                 "The first messages of an input: the format they are taken for, where each event "
                 "column comes from, and the events that they become, or the reason why one is a "
                 "dead letter. Nothing is consumed: no offsets are committed. The other options of "
@@ -110,7 +112,7 @@ def of_inspect(program: str) -> str:
             f"  {program} inspect --input kafka://localhost:9092/orders --json",
             f"  {program} inspect --input log.jsonocel --object_type 'Purchase Order'",
             "",
-            *_pairs(
+            *pairs(
                 [
                     ("--messages N", "so many of each topic, or of all files (default: 5)"),
                     ("--json", "for machines: one object, on standard output"),
@@ -118,7 +120,7 @@ def of_inspect(program: str) -> str:
             ),
             "",
             "How the input is read",
-            *_pairs([_described(option) for option in reading]),
+            *pairs([_described(option) for option in reading]),
         ]
     )
 
@@ -129,9 +131,9 @@ def of_show(program: str) -> str:
         [
             f"usage: {program} show FOLDER [--table NAME] [--rows N]",
             "",
-            *_wrapped("The laws of a finished run, and the first rows of its tables."),
+            *wrapped("The laws of a finished run, and the first rows of its tables."),
             "",
-            *_pairs(
+            *pairs(
                 [
                     ("FOLDER", "the --output of the run"),
                     ("--table NAME,..", "of these tables only"),
@@ -148,7 +150,7 @@ def of_workers(program: str) -> str:
         [
             f"usage: {program} workers [--host ADDRESS] [--port N]",
             "",
-            *_wrapped(
+            *wrapped(
                 "A pool of Python workers for Flink: run one beside each task manager, until "
                 "Ctrl-C or SIGTERM, and name it in the job. It starts a process when a task "
                 "manager asks for one. Whoever reaches its port can have it run code: it listens "
@@ -161,7 +163,7 @@ def of_workers(program: str) -> str:
             "    --runner FlinkRunner --flink_master jobmanager:8081 \\",
             "    --environment_type EXTERNAL --environment_config localhost:50000",
             "",
-            *_pairs(
+            *pairs(
                 [
                     ("--host ADDRESS", "to listen to; 0.0.0.0 for all (default: 127.0.0.1)"),
                     ("--port N", "0 for a free one (default: 50000)"),
@@ -186,14 +188,15 @@ def _described(option: Option, pipeline: Pipeline | None = None) -> tuple[str, s
 
 def _exit_codes() -> list[str]:
     codes = [(f"{int(code):>3}", text) for code, text in MEANING.items()]
-    return ["Exit codes", *_pairs(codes)]
+    return ["Exit codes", *pairs(codes)]
 
 
 def _width() -> int:
     return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Return the lines of a text, as wide as the terminal."""
     return textwrap.wrap(
         text,
         _width(),
@@ -204,14 +207,15 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
     )
 
 
-def _pairs(rows: list[tuple[str, str]]) -> list[str]:
+def pairs(rows: list[tuple[str, str]]) -> list[str]:
+    """Return names and what they mean, in two columns."""
     column = 2 + min(28, max(len(name) for name, _ in rows)) + 2
     lines = []
     for name, text in rows:
-        wrapped = _wrapped(text, " " * column)
+        texts = wrapped(text, " " * column)
         if len(name) + 4 > column:
             lines.append(f"  {name}")
         else:
-            wrapped[0] = f"  {name}".ljust(column) + wrapped[0].lstrip()
-        lines.extend(wrapped)
+            texts[0] = f"  {name}".ljust(column) + texts[0].lstrip()
+        lines.extend(texts)
     return lines

@@ -129,7 +129,7 @@ def registry_auth(text: str) -> tuple[str, str]:
     from transforms.formats.avro.settings import BadRegistry, credentials  # noqa: PLC0415
 
     try:
-        return credentials(_secret(text, "a password").decode(errors="replace"))
+        return credentials(secret(text, "a password").decode(errors="replace"))
     except BadRegistry as error:
         raise BadValue(str(error)) from None
 
@@ -174,7 +174,7 @@ def mask(text: str, items: tuple[str, ...]) -> tuple[str, ...]:
 
 def key(text: str) -> bytes:
     """Read a key for masks, by the name of its place."""
-    key = _secret(text, "a key")
+    key = secret(text, "a key")
     if len(key) > LARGEST_MASK_KEY:
         reason = f"holds more than {values.size_text(LARGEST_MASK_KEY)}; give the key alone"
         raise BadValue(reason)
@@ -184,15 +184,15 @@ def key(text: str) -> bytes:
     return key
 
 
-def _secret(text: str, what: str) -> bytes:
+def secret(text: str, what: str) -> bytes:
     """Read what `env:NAME` or `file:PATH` holds."""
     kind, _, name = text.partition(":")
     if kind == "env" and name:
-        secret = os.environ.get(name, "").encode(errors="surrogateescape")
-        if not secret:
+        held = os.environ.get(name, "").encode(errors="surrogateescape")
+        if not held:
             reason = f"names the environment variable {name}, which is not set"
             raise BadValue(reason)
-        return secret
+        return held
     if kind == "file" and name:
         return _file(name, LARGEST_MASK_KEY + 1).rstrip(b"\r\n")
     reason = f"is not file:PATH or env:NAME; {what} never stands on the command line itself"

@@ -47,10 +47,11 @@ LARGEST_MESSAGE = 2**31 - 2**20
 _SECRET = re.compile(r"secret|password|passwd|token|credential|access_key", re.IGNORECASE)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are `UsageError`s in our words."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong."""
         match = re.fullmatch(r"argument (--\w+).*?: (.*)", message, re.DOTALL)
         if match is None:
             raise UsageError(message)
@@ -65,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser_of(pipeline: Pipeline) -> argparse.ArgumentParser:
     """Return a parser of our options: their texts, not their values."""
-    parser = _Parser(prog=f"run.py {pipeline.name}", add_help=False, allow_abbrev=False)
+    parser = Parser(prog=f"run.py {pipeline.name}", add_help=False, allow_abbrev=False)
     for option in options_of(pipeline.name):
         flag = f"--{option.name}"
         if option.many:
@@ -95,7 +96,7 @@ def parse(
     """
     started = time.time_ns() // 1000 if started_us is None else started_us
     given, rest = parser_of(PIPELINES[pipeline]).parse_known_args(list(argv))
-    reader = _Reader(vars(given))
+    reader = Reader(vars(given))
     settings = reader.settings(PIPELINES[pipeline], started, _without_secrets(argv))
     flags: PipelineOptions | None = None
     try:
@@ -119,7 +120,7 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     Raises:
         UsageError: with a sentence for the first problem.
     """
-    parser = _Parser(prog="run.py show", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="run.py show", add_help=False, allow_abbrev=False)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--table")
     parser.add_argument("--rows", default="5")
@@ -131,7 +132,7 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     if not given.folder:
         problem = "show needs the folder of a run, its --output"
         raise UsageError(problem)
-    reader = _Reader(vars(given))
+    reader = Reader(vars(given))
     tables = reader.read("table", values.names, ())
     rows = reader.read("rows", lambda text: values.whole(text, 1, 1000), 5)
     if reader.problems:
@@ -155,7 +156,7 @@ def parse_inspect(argv: Sequence[str]) -> tuple[Settings, int, bool]:
     given, rest = parser.parse_known_args(list(argv))
     # Nothing is written.
     given.output, given.explain_plan = None, True
-    reader = _Reader(vars(given))
+    reader = Reader(vars(given))
     settings = reader.settings(pipeline, time.time_ns() // 1000, ())
     most = reader.read("messages", lambda text: values.whole(text, 1, 1000), 5)
     if rest:
@@ -177,7 +178,7 @@ def parse_workers(argv: Sequence[str]) -> tuple[str, int]:
     Raises:
         UsageError: with a sentence for each problem.
     """
-    parser = _Parser(prog="run.py workers", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="run.py workers", add_help=False, allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default="50000")
     parser.add_argument("--verbose", action="store_true")
@@ -186,21 +187,26 @@ def parse_workers(argv: Sequence[str]) -> tuple[str, int]:
         hint = values.suggest(rest[0], ["--host", "--port"]) or "; see workers --help"
         problem = f"{rest[0]} is not an option of workers{hint}"
         raise UsageError(problem)
-    reader = _Reader(vars(given))
+    reader = Reader(vars(given))
     port = reader.read("port", lambda text: values.whole(text, 0, 65_535), 0)
     if reader.problems:
         raise UsageError(*reader.problems)
     return given.host, port
 
 
-class _Reader:
-    """Turns texts into values, and collects the problems."""
+class Reader:
+    """Turns texts into values, and collects the problems.
+
+    Args:
+        given: option -> its text, None where it is not given.
+    """
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
         self.problems: list[str] = []
 
     def read(self, name: str, reader: Callable[[str], T], default: D) -> T | D:
+        """Return an option's value, the default where there is none or it is wrong."""
         text = self.given[name]
         if text is None:
             return default
@@ -211,6 +217,7 @@ class _Reader:
             return default
 
     def settings(self, pipeline: Pipeline, started: int, arguments: tuple[str, ...]) -> Settings:
+        """Return the settings of a run."""
         given, read = self.given, self.read
         default = Settings(pipeline.name, (), "", started)
         tables = self._tables(pipeline)

@@ -9,9 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from rich.table import Table
@@ -20,10 +17,10 @@ from pipelines.exit_codes import ExitCode, RunError
 from pipelines.laws import laws, show_laws
 from pipelines.registry import PIPELINES
 from pipelines.screen import PLAIN_WIDTH, Screen, counted
+from pipelines.table_files import files_of, read_file
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.sinks.commit import MANIFEST
 
-EXTENSIONS = ("parquet", "jsonl", "csv")
 WIDEST = 24
 _WIDTHS = {"case_id": 12, "message": 46, "source": 30}
 _FIRST = {"dead_letters": ("error", "message", "source")}
@@ -31,8 +28,6 @@ _TAILS = ("source",)
 """Columns whose end says more than their beginning."""
 
 MOST_DEAD_LETTERS = 100_000
-BLOCK = 16 * 2**20
-"""Bytes of text read at once; a row must fit in."""
 
 _LAST = ("row_id", "event_id", "attributes", "payload")
 
@@ -41,9 +36,9 @@ def first_rows(output: str, table: str, rows: int) -> pa.Table | None:
     """Return the first rows of a table, in the order of its files; None if it has no files."""
     parts = []
     missing = rows
-    files = _files(output, table)
+    files = files_of(output, table)
     for path in files:
-        part = _read(path).slice(0, missing)
+        part = read_file(path).slice(0, missing)
         parts.append(part)
         missing -= part.num_rows
         if missing <= 0:
@@ -185,8 +180,8 @@ def dead_letter_kinds(output: str, file_format: str) -> list[Kind]:
     counts: dict[str, int] = {}
     examples: dict[str, tuple[str, str]] = {}
     seen = 0
-    for path in _files(output, DEAD_LETTERS.name, (file_format,)):
-        table = _read(path, ["error", "message", "source"])
+    for path in files_of(output, DEAD_LETTERS.name, (file_format,)):
+        table = read_file(path, ["error", "message", "source"])
         errors, messages, sources = (
             table[name].to_pylist() for name in ("error", "message", "source")
         )
@@ -198,23 +193,3 @@ def dead_letter_kinds(output: str, file_format: str) -> list[Kind]:
             break
     ordered = sorted(counts, key=lambda error: (-counts[error], error))
     return [Kind(error, counts[error], *examples[error]) for error in ordered]
-
-
-def _files(output: str, table: str, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
-    patterns = [f"{output}/{table}/*.{extension}" for extension in extensions]
-    matched = FileSystems.match(patterns)
-    return sorted(found.path for result in matched for found in result.metadata_list)
-
-
-def _read(path: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a file of a table; text is read as it is, without types."""
-    with FileSystems.open(path) as file:
-        source = pa.PythonFile(file, mode="r")
-        if path.endswith(".parquet"):
-            return pa.parquet.read_table(source, columns=columns)
-        if path.endswith(".csv"):
-            options = pa.csv.ReadOptions(block_size=BLOCK)
-            table = pa.csv.read_csv(source, options)
-        else:
-            table = pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK))
-    return table.select(columns) if columns else table

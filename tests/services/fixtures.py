@@ -8,9 +8,12 @@ marked with `on_flink`, by which one worker runs all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.services.chromium import flags as chromium_flags
+from tests.services.chromium import provision as provision_chromium
 from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
 from tests.services.prism import provision
@@ -67,6 +70,21 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
         missing_part(missing.name, missing.why)
     with cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium: a `playwright.sync_api.Browser`."""
+    try:
+        path = provision_chromium()
+    except Missing as missing:
+        missing_part(missing.name, missing.why)
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 (it may be missing)
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=chromium_flags())
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def provide(name: str, make: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / f".{name}.lock"):
+    with locked(folder.parent / f".{name}.lock"):
         if folder.is_dir():
             return folder
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
@@ -74,7 +74,8 @@ def provide(name: str, make: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time run the block."""
     # The kernel lets go of the lock when its holder dies; the file stays, and harms nobody.
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

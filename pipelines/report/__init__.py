@@ -1,0 +1,1 @@
+"""The report: a run's tables as one page, written once (`report`) or kept current (`serve`)."""

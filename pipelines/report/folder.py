@@ -1,0 +1,130 @@
+"""The tables of a folder: read once, or again and again as a stream adds files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.exit_codes import ExitCode, RunError
+from pipelines.output import one_line
+from pipelines.report.data import COLUMNS, PANES, Contents
+from pipelines.table_files import files_of, newest_rows, read_rows
+from schemas.tables import TABLES
+from transforms.sinks.commit import MANIFEST
+
+_READERS = 8
+
+
+class Folder:
+    """A folder of tables, and what has been read of it.
+
+    Files are known by their name: a run's appear by rename and never change, and a file that is
+    gone (another run has replaced its tables) makes its table be read anew.
+
+    Args:
+        path: `--output` of a run.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._read: dict[str, set[str]] = {}
+        self._rows: dict[str, pa.Table] = {}
+        self._stamp: Any = None
+
+    def refresh(self) -> bool:
+        """Read what is new; say whether anything is.
+
+        Raises:
+            RunError: a file is not what its name says.
+        """
+        manifest = self.manifest()
+        stamp = None if manifest is None else manifest.get("run_id")
+        changed = stamp != self._stamp
+        if changed:
+            # Another run's files may have the names of those before.
+            self._read, self._rows = {}, {}
+        self._stamp = stamp
+        for name in COLUMNS:
+            changed |= self._refresh(name)
+        return changed
+
+    def _refresh(self, name: str) -> bool:
+        there = set(files_of(self.path, name))
+        known = self._read.get(name, set())
+        if known - there:
+            known = set()
+            self._rows.pop(name, None)
+        new = sorted(there - known)
+        if not new:
+            return False
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = [each for each in readers.map(lambda path: self._rows_of(path, name), new)]
+        before = [self._rows[name]] if name in self._rows else []
+        rows = pa.concat_tables([*before, *(each for each in found if each is not None)])
+        self._rows[name] = newest_rows(rows.combine_chunks(), TABLES[name])
+        self._read[name] = there
+        return True
+
+    def _rows_of(self, path: str, name: str) -> pa.Table | None:
+        try:
+            return read_rows(path, TABLES[name], COLUMNS[name])
+        except FileNotFoundError:
+            # Another run has just replaced the table; the next look sees it.
+            return None
+        except (pa.ArrowException, BeamIOError, OSError, ValueError) as error:
+            text = f"{path} can't be read as a file of the table {name}: {one_line(error)}"
+            raise RunError(ExitCode.FAILED, text) from None
+
+    def contents(self) -> Contents:
+        """Return what has been read."""
+        return Contents(dict(self._rows), self.manifest(), self.path)
+
+    def files(self) -> Mapping[str, set[str]]:
+        """Return the files read of each table."""
+        return self._read
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return what the run says of itself; None while it runs."""
+        try:
+            with FileSystems.open(f"{self.path}/{MANIFEST}") as file:
+                found = json.loads(file.read())
+        except (BeamIOError, OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def read_folder(path: str) -> Contents:
+    """Read the tables of a folder.
+
+    Raises:
+        RunError: there is no such folder, or it has no table of analytics.
+    """
+    folder = Folder(path)
+    try:
+        folder.refresh()
+    except (BeamIOError, OSError) as error:
+        raise RunError(ExitCode.NO_INPUT, f"--input '{path}': {one_line(error)}") from None
+    contents = folder.contents()
+    if not any(name in contents.tables for name in PANES):
+        raise RunError(ExitCode.NO_INPUT, _without(path, contents))
+    return contents
+
+
+def _without(path: str, contents: Contents) -> str:
+    make = (
+        "make them with: run.py analytics --input 'archive/**' --output OUT --window fixed:1h, "
+        "and give OUT"
+    )
+    if contents.tables or contents.manifest is not None:
+        found = ", ".join(contents.tables) or "no table of ours"
+        return f"--input '{path}' has no tables of analytics (it has {found}); {make}"
+    matched = FileSystems.match([f"{path}/**"])
+    if any(result.metadata_list for result in matched):
+        return f"--input '{path}' has no tables of analytics; {make}"
+    return f"--input '{path}': there is no such folder, or it is empty; {make}"

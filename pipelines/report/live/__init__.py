@@ -1,0 +1,1 @@
+"""The report while a stream runs: what is new, how fast, how far behind."""

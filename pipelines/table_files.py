@@ -1,0 +1,145 @@
+"""The files of output tables, read back: Parquet, JSON Lines and CSV, of backfills and streams.
+
+`read_file` gives text as it is, for a look; `read_rows` gives it in the table's types, for
+numbers. What a repeat has written twice, and what a newer row of its key has replaced, goes with
+`newest_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.tables import Output
+
+EXTENSIONS = ("parquet", "jsonl", "csv")
+
+BLOCK = 16 * 2**20
+"""Bytes of text read at once; a row must fit in."""
+
+
+def files_of(output: str, table: str, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
+    """Return the paths of a table's files, sorted."""
+    patterns = [f"{output}/{table}/*.{extension}" for extension in extensions]
+    matched = FileSystems.match(patterns)
+    return sorted(found.path for result in matched for found in result.metadata_list)
+
+
+def read_file(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a file of a table; text is read as it is, without types."""
+    with FileSystems.open(path) as file:
+        source = pa.PythonFile(file, mode="r")
+        if path.endswith(".parquet"):
+            return pa.parquet.read_table(source, columns=columns)
+        if path.endswith(".csv"):
+            options = pa.csv.ReadOptions(block_size=BLOCK)
+            table = pa.csv.read_csv(source, options)
+        else:
+            table = pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK))
+    return table.select(columns) if columns else table
+
+
+def read_rows(path: str, output: Output, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a file of a table, in the types of `plain_schema`.
+
+    A column that the file does not have, as one that an older version wrote, is null.
+
+    Raises:
+        pa.ArrowInvalid: it is no file of that table.
+    """
+    schema = plain_schema(output, columns)
+    with FileSystems.open(path) as file:
+        source = pa.PythonFile(file, mode="r")
+        if path.endswith(".parquet"):
+            parquet = pa.parquet.ParquetFile(source)
+            there = set(parquet.schema_arrow.names)
+            return _fit(parquet.read([name for name in columns if name in there]), schema)
+        if path.endswith(".csv"):
+            # Lists are JSON texts in CSV.
+            types = {f.name: pa.string() if pa.types.is_list(f.type) else f.type for f in schema}
+            table = pa.csv.read_csv(
+                source,
+                pa.csv.ReadOptions(block_size=BLOCK),
+                pa.csv.ParseOptions(newlines_in_values=True),
+                pa.csv.ConvertOptions(
+                    column_types=types,
+                    include_columns=schema.names,
+                    include_missing_columns=True,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            return _fit(table, schema)
+        return parse_lines(source, output, columns)
+
+
+def parse_lines(source: pa.NativeFile, output: Output, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of rows in JSON Lines, as `read_rows` does.
+
+    Raises:
+        pa.ArrowInvalid: they are no rows of that table.
+    """
+    schema = plain_schema(output, columns)
+    options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    return _fit(pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK), options), schema)
+
+
+def plain_schema(output: Output, columns: Sequence[str]) -> pa.Schema:
+    """Return some of a table's columns, all nullable and none a dictionary."""
+    fields = [output.schema.field(name) for name in columns]
+    return pa.schema(
+        [
+            pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
+            for f in fields
+        ]
+    )
+
+
+def newest_rows(rows: pa.Table, output: Output) -> pa.Table:
+    """Keep one row of each key: of an upsert table the newest, of others one by `row_id`.
+
+    Args:
+        rows: with the table's key (or `row_id`) and its column `newest`; of two that are equally
+            new the last counts.
+        output: the table.
+    """
+    key = output.key if output.mode == "upsert" else ("row_id",)
+    if rows.num_rows < 2:
+        return rows
+    codes = np.zeros(rows.num_rows, np.int64)
+    for name in key:
+        column = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        codes = codes * len(column.dictionary) + np.asarray(column.indices)
+    if output.mode == "upsert":
+        newness = np.asarray(rows[output.newest].cast(pa.int64()).fill_null(-(2**62)))
+        order = np.lexsort((newness, codes))
+    else:
+        order = np.argsort(codes, kind="stable")
+    last = np.append(np.diff(codes[order]) != 0, True)
+    if last.all():
+        return rows
+    return rows.take(pa.array(np.sort(order[last])))
+
+
+def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field in schema:
+        if field.name not in rows.schema.names:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        column = rows[field.name]
+        if pa.types.is_list(field.type) and pa.types.is_string(column.type):
+            read = [None if text is None else orjson.loads(text) for text in column.to_pylist()]
+            column = pa.array(read, field.type)
+        elif column.type != field.type:
+            column = column.cast(field.type)
+        columns.append(column)
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,323 @@
+"""The page in a headless Chromium: what is seen, clicked, typed and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.report.data import Contents, Look, document, packed
+from pipelines.report.page import page
+from tests.report.tables import cases, save, tables
+from tests.report.test_page import HOSTILE
+from tests.report.test_serve import serving
+
+CONTRAST = Path(__file__).with_name("contrast.js")
+WAYS = (
+    *(("in", "check", "done"),) * 6,
+    *(("in", "check", "ask", "check", "done"),) * 3,
+    ("in", "check", "check", "refused"),
+    ("in", "refused"),
+)
+
+
+class Shown:
+    """A page that is open, and what has gone wrong in it.
+
+    Attributes:
+        page: Playwright's.
+        wrong: errors and warnings of the console, dialogs, and what was asked of the network.
+    """
+
+    def __init__(self, opened: Any) -> None:
+        self.page = opened
+        self.wrong: list[str] = []
+        opened.on("console", lambda message: self.wrong.append(message.text))
+        opened.on("pageerror", lambda error: self.wrong.append(str(error)))
+        opened.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        opened.on("request", self._asked)
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "http://127.0.0.1:")):
+            self.wrong.append(request.url)
+
+    def figure(self, label: str) -> str:
+        found = self.page.locator("#figures > div", has_text=label).locator("dd").first
+        text: str = found.inner_text()
+        return text
+
+    def starts(self, count: str) -> None:
+        """Wait until so many cases have started."""
+        from playwright.sync_api import expect  # noqa: PLC0415 (it may be missing)
+
+        expect(self.page.locator("#figures dd").first).to_have_text(count, timeout=30_000)
+
+    def edges(self) -> int:
+        count: int = self.page.locator("#map .edge").count()
+        return count
+
+
+@pytest.fixture
+def open_page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    contexts = []
+
+    def opener(found: dict[str, pa.Table], title: str = "Orders", **options: Any) -> Shown:
+        made = document(Contents(found), Look(title, "Europe/Berlin", 1_725_000_000_000))
+        file = tmp_path / "report.html"
+        file.write_bytes(page(title, packed(made)))
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        shown = Shown(context.new_page())
+        shown.page.goto(file.as_uri())
+        return shown
+
+    yield opener
+    for context in contexts:
+        context.close()
+
+
+def orders(count: int = 220, **more: Any) -> dict[str, pa.Table]:
+    return tables(cases(count, WAYS, groups=("Order", "Ticket"), **more))
+
+
+def test_everything_is_drawn_and_nothing_asked_of_a_network(open_page: Any) -> None:
+    shown = open_page(orders())
+    assert shown.page.locator("h1").inner_text() == "Orders"
+    assert shown.figure("Cases started") == "220"
+    assert shown.page.locator("#map .node").count() == 7  # five states, start and end
+    assert shown.page.locator("#cycle .bar").count() > 10
+    assert shown.page.locator("#flow .series").count() >= 3
+    assert shown.page.locator("#bottlenecks tbody tr").count() == 3
+    assert shown.page.locator("#people .bar-row").count() == 2
+    assert shown.page.locator("#heat .cell").count() == 7 * 24
+    assert shown.page.locator("#variants li").count() == 4
+    assert shown.wrong == []
+
+
+def test_a_group_changes_all_numbers(open_page: Any) -> None:
+    shown = open_page(orders())
+    before = shown.page.locator("#variant-say").inner_text()
+    shown.page.select_option("#pick-group", label="Ticket")
+    shown.starts("110")
+    assert shown.figure("Cases started") == "110"
+    assert shown.page.locator("#variant-say").inner_text() != before
+    shown.page.select_option("#pick-version", label="1.0")
+    shown.starts("0")
+    assert "Versions are not told apart" in shown.page.locator("#variant-say").inner_text()
+    shown.page.click("#reset")
+    shown.starts("220")
+    assert shown.wrong == []
+
+
+def test_a_period_counts_its_windows_only(open_page: Any) -> None:
+    found = orders()
+    shown = open_page(found)
+    slider = shown.page.locator("#period-to")
+    slider.focus()
+    slider.press("Home")
+    starts = found["flow"].to_pylist()
+    first = min(row["window_start"] for row in starts)
+    expected = sum(row["started"] for row in starts if row["window_start"] == first)
+    shown.starts(str(expected))
+    assert "One period is chosen" in shown.page.locator("#flow-say").inner_text()
+    assert "2 Sept 2024, 02:00" in shown.page.locator("#period-text").inner_text()
+    assert shown.wrong == []
+
+
+def test_the_slider_hides_rare_moves_and_keeps_every_state_tied(open_page: Any) -> None:
+    shown = open_page(orders())
+    slider = shown.page.locator("#edge-slider")
+    slider.focus()
+    slider.press("End")
+    every = shown.edges()
+    assert "100 % of what happened" in shown.page.locator("#edge-text").inner_text()
+    slider.press("Home")
+    few = shown.edges()
+    assert few < every
+    labels = shown.page.locator("#map .edge").evaluate_all(
+        "marks => marks.map(mark => mark.getAttribute('aria-label').split(',')[0])"
+    )
+    # A way leads to each state from the start.
+    reached, grown = {"Start"}, True
+    while grown:
+        ahead = {
+            to
+            for source, _, to in (label.partition(" → ") for label in labels)
+            if source in reached
+        }
+        grown = not ahead <= reached
+        reached |= ahead
+    assert {"in", "check", "ask", "done", "refused"} <= reached
+    assert shown.page.locator("#map .node").count() == 7
+    assert shown.wrong == []
+
+
+def test_labels_of_the_map_can_be_chosen(open_page: Any) -> None:
+    shown = open_page(orders())
+    shown.page.locator("input[name=map-label][value=mean]").check()
+    texts = shown.page.locator("#map .label").evaluate_all("all => all.map(e => e.textContent)")
+    assert sum(text.endswith(" h") for text in texts) >= 5
+    # Quantiles do not add up over windows.
+    assert shown.page.locator("input[name=map-label][value=p90]").is_disabled()
+    assert "Quantiles do not add up" in shown.page.locator("#bottleneck-say").inner_text()
+
+
+def test_one_window_of_one_process_has_quantiles(open_page: Any) -> None:
+    moves = [move for move in cases(30, WAYS) if move.version == "1.0"]
+    shown = open_page(tables(moves, None))
+    p90 = shown.page.locator("input[name=map-label][value=p90]")
+    assert p90.is_enabled()
+    assert "p90" in shown.page.locator("#bottlenecks thead").inner_text()
+    assert shown.page.locator("#flow .series").count() >= 3
+    assert "from the table of cases" in shown.page.locator("#flow-say").inner_text()
+    assert shown.wrong == []
+
+
+def test_hostile_names_are_text(open_page: Any) -> None:
+    moves = cases(
+        9, ((HOSTILE, "🙂 'done'"), ("a\x00b", "")), groups=(HOSTILE, "g"), actors=(HOSTILE,)
+    )
+    shown = open_page(tables(moves), HOSTILE)
+    assert shown.page.locator("h1").evaluate("h => h.textContent") == HOSTILE
+    names = shown.page.locator("#people .bar-name").evaluate_all(
+        "all => all.map(e => e.textContent)"
+    )
+    assert names == [HOSTILE]
+    assert shown.page.locator("#variants .chip").first.evaluate("e => e.textContent") == HOSTILE
+    for group in shown.page.locator("#map .node").all():
+        group.hover()
+    assert shown.page.locator("main img, main script, header img, #tip img").count() == 0
+    assert shown.page.locator("script").count() == 2
+    assert shown.wrong == []
+
+
+def test_the_keyboard_reaches_everything(open_page: Any) -> None:
+    shown = open_page(orders())
+    seen = set()
+    for _ in range(60):
+        shown.page.keyboard.press("Tab")
+        seen.add(
+            shown.page.evaluate(
+                "(e => e.id || (e.closest('[id]') || {}).id || '')(document.activeElement)"
+            )
+        )
+    wanted = {
+        *("pick-group", "pick-version", "period-from", "period-to", "reset", "edge-slider"),
+        *("map-tools", "map", "map-table", "cycle", "cycle-tools", "cycle-table", "flow"),
+        *("flow-table", "people", "people-table", "heat", "bottlenecks"),
+    }
+    assert wanted <= seen
+    shown.page.locator("#map [tabindex='0']").focus()
+    first = shown.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    shown.page.keyboard.press("ArrowRight")
+    second = shown.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert first != second
+    assert second.split(",")[0] in shown.page.locator("#tip").inner_text()
+    shown.page.keyboard.press("Escape")
+    assert shown.page.locator("#tip").is_hidden()
+    shown.page.locator("#heat [tabindex='0']").focus()
+    shown.page.keyboard.press("ArrowDown")
+    label = shown.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label.startswith("Tuesday, 00:00")
+
+
+def test_tables_say_what_charts_show(open_page: Any) -> None:
+    shown = open_page(orders())
+    shown.page.click("#map-table summary")
+    rows = shown.page.locator("#map-table tbody tr").all_inner_texts()
+    assert any(row.split("\t")[:3] == ["Start", "in", "220"] for row in rows)
+
+
+def test_without_ends_the_page_says_so(open_page: Any) -> None:
+    shown = open_page(tables(cases(20, WAYS), ends=False))
+    assert "No end state is known" in shown.page.locator("#cycle-say").inner_text()
+    assert "--end_states" in shown.page.locator("#map-say").inner_text()
+    assert shown.page.locator("#map .node.end").count() == 0
+    assert shown.wrong == []
+
+
+def test_an_empty_page_says_what_is_missing(open_page: Any) -> None:
+    shown = open_page({})
+    assert "No case moved" in shown.page.locator("#map-say").inner_text()
+    assert shown.wrong == []
+
+
+def test_dark_is_another_picture_and_both_can_be_read(open_page: Any) -> None:
+    found = orders()
+    pictures = []
+    for scheme in ("light", "dark"):
+        shown = open_page(found, color_scheme=scheme)
+        pictures.append(shown.page.screenshot())
+        assert contrasts(shown) == []
+    assert pictures[0] != pictures[1]
+
+
+def contrasts(shown: Shown) -> list[str]:
+    """Return texts whose contrast is below WCAG's AA: 4.5 to 1."""
+    found: list[str] = shown.page.evaluate(CONTRAST.read_text())
+    return found
+
+
+def test_it_fits_a_phone(open_page: Any) -> None:
+    shown = open_page(orders(), viewport={"width": 360, "height": 740})
+    wide = shown.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 360
+    assert shown.wrong == []
+
+
+def test_it_prints_without_its_tools(open_page: Any) -> None:
+    shown = open_page(orders(), color_scheme="dark")
+    shown.page.emulate_media(media="print")
+    assert shown.page.locator("#map-tools").is_hidden()
+    assert shown.page.locator("#reset").is_hidden()
+    paper = shown.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    assert shown.page.pdf()[:5] == b"%PDF-"
+
+
+def test_motion_is_reduced_where_it_is_not_wanted(open_page: Any) -> None:
+    shown = open_page(orders(20), reduced_motion="reduce")
+    moving = shown.page.evaluate(
+        "[...document.querySelectorAll('*')]"
+        ".some(e => getComputedStyle(e).animationName !== 'none')"
+    )
+    assert not moving
+
+
+def test_a_hundred_thousand_cases_make_a_page_of_a_bounded_size(open_page: Any) -> None:
+    rows = 20_000
+    found = tables(cases(rows, WAYS[:3], apart=timedelta(minutes=7)), timedelta(days=1))
+    shown = open_page(found)
+    assert shown.figure("Cases started") in ("20K", "20k")
+    assert shown.wrong == []
+
+
+def test_a_live_page_goes_on_by_itself(chromium: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path / "out", tables(cases(8, WAYS)))
+    with serving(folder, token="a-token-that-is-long-enough") as server:
+        context = chromium.new_context()
+        try:
+            shown = Shown(context.new_page())
+            shown.page.goto(f"{server.url}?token=a-token-that-is-long-enough")
+            shown.page.wait_for_url(server.url)
+            shown.page.wait_for_selector("#live .dot")
+            assert shown.figure("Cases started") == "8"
+            shown.page.select_option("#pick-version", label="1.0")
+            more = save(tmp_path / "more", tables(cases(30, WAYS)))
+            for path in sorted(more.glob("*/*.parquet")):
+                path.rename(
+                    folder / path.parent.name / "flow-stream-1725000000000-00001-aa.parquet"
+                )
+            shown.starts("15")
+            # What was chosen stays chosen.
+            assert (
+                shown.page.locator("#pick-version").evaluate("e => e.selectedOptions[0].text")
+                == "1.0"
+            )
+            assert shown.wrong == []
+        finally:
+            context.close()

@@ -188,6 +188,7 @@ def test_quantiles_are_those_of_exact_ranks_and_of_another_sketch(values: list[i
         assert abs(found - exact) <= ERROR * exact * (1 + 1e-9) + 1
         # Both are within the error of the same value. (0.99 as a float may be a rank less.)
         theirs = sketch.get_quantile_value(percent / 100)
+        assert theirs is not None
         near = sorted(values)[max((len(values) - 1) * percent // 100 - 1, 0)]
         assert min(abs(theirs - exact) - ERROR * exact, abs(theirs - near) - ERROR * near) <= 1
 

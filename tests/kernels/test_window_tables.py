@@ -100,9 +100,7 @@ def test_any_steps_give_the_same_rows_and_the_same_state(
     cut = windowing(spec)
     rows = data.draw(partials(cut))
     most = 1000 if early else 3
-    kernel = WindowKernel(
-        cut, early_ms=early * granule(spec), quiet_windows=QUIET, most_keys=most
-    )
+    kernel = WindowKernel(cut, early_ms=early * granule(spec), quiet_windows=QUIET, most_keys=most)
     some, every = split(data, spec)
     few, all_of_them = Host(kernel).run(rows, some), Host(kernel).run(rows, every)
     assert few.newest.keys() == all_of_them.newest.keys()

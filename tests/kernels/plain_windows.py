@@ -171,7 +171,8 @@ def plain(
                     row["throughput_per_h"] = row["completed"] / ((end - start) / 3_600_000)
         for name, found in said.items():
             for key, row in found.items():
-                tables[name][(window, *key)] = row
+                place = (window, *key)
+                tables[name][place] = row
     return tables
 
 

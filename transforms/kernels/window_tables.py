@@ -59,6 +59,9 @@ class WindowKernel:
     touches, or the row that the kernel itself leaves for this (WAKE), the host has given all
     slots.
 
+    What only early panes have told - a variant that is not among the most frequent any more, a key
+    that found no room later - has no final pane: of a window with final panes only these count.
+
     With `global` windows every change of a level counts at once, as all are of one bucket.
 
     Counts of a step: `events`, `behind_windows` (partial rows whose bucket was over at their

@@ -176,7 +176,8 @@ class Due:
         return np.where(found, self.panes[place], 0), found & self.changed[place]
 
 
-NONE_DUE = Due(*(np.empty(0, np.int64) for _ in range(3)), np.empty(0, bool))
+_NONE = np.empty(0, np.int64)
+NONE_DUE = Due(_NONE, _NONE, _NONE, np.empty(0, bool))
 
 
 def _find(key: Integers, wanted: Integers) -> tuple[Integers, Flags]:

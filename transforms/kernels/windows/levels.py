@@ -182,6 +182,8 @@ class Levels:
         point = np.where(some, before - 1, 0)
         level = self._sums[before] - self._sums[self._first[series]]
         flow = np.where(some, self._flow[point], _NEVER) if len(point) else point
+        # Events that no window to come holds are as if they had never been.
+        flow = np.where(flow + self._buckets > over, flow, _NEVER)
         last = np.where(some, self._last[point], _NEVER) if len(point) else point
         # Where nothing comes on its own it does not matter when this was asked.
         written = np.minimum(over, last + np.where(level > 0, self._quiet, 0))

@@ -13,8 +13,9 @@ import pyarrow as pa
 from schemas.events import TIME
 from schemas.tables import FLOW, PROCESS_MAP, STATE_TIMES, VARIANTS, WORKLOAD, Output
 from transforms.arrays import conform
-from transforms.hashing import identify
+from transforms.hashing import LOW, combine, hash_strings, identify
 from transforms.kernels import partial_rows
+from transforms.kernels.segments import first_of_group
 from transforms.kernels.windows.levels import Levels, Quiet
 from transforms.kernels.windows.merging import merge, quantiles
 from transforms.kernels.windows.rows import Flags, Integers, Rows, Text, pack
@@ -185,14 +186,22 @@ class Writer:
         columns: dict[str, Any],
     ) -> pa.Table:
         n = len(windows)
-        start, end = self._ends(windows)
+        # Rows of a window and group are mostly next to each other: what they share is made once.
+        first = first_of_group(pack(windows, group.codes))
+        runs, run = np.flatnonzero(first), np.cumsum(first) - 1
+        start, end = self._ends(windows[runs])
+        shared = [hash_strings(_constant(output.name, len(runs)))]
+        shared.append(hash_strings(group.take(runs).name()))
+        heads = combine(LOW, *shared, start, end).view(np.int64)[run]
+        start, end = start[run], end[run]
         none = np.full(n, self.windowing.kind == "global")
-        texts = {"workflow_group": group.name(), **{name: text.name() for name, text in keys}}
+        named = {name: text.name() for name, text in keys}
         made: dict[str, Any] = {
-            "row_id": identify([_constant(output.name, n), *texts.values()], [start, end]),
+            "row_id": identify(list(named.values()), [heads]),
+            "workflow_group": group.name(),
             "window_start": pa.array(start * 1000, mask=none).cast(TIME),
             "window_end": pa.array(end * 1000, mask=none).cast(TIME),
-            **texts,
+            **named,
             **{name: pa.array(values) for name, values in columns.items()},
             "pane": _constant(self.pane, n),
             "pane_index": pa.array(self.index(group.codes, windows)),

@@ -24,7 +24,7 @@ from pipelines.table_files import plain_schema
 from schemas.tables import TABLES
 from transforms.kernels.partial_rows import ERROR
 
-MOST_ROWS = 20_000
+MOST_ROWS = 50_000
 """Of a part."""
 
 MOST_NAMES = {"groups": 50, "versions": 50, "states": 200, "actors": 200, "variants": 200}
@@ -97,12 +97,13 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
     """
     cut = list(contents.notes)
     frame = _frame(contents, look.zone, cut)
+    chosen = _chosen(contents, frame.windows)
     coarser = 0
-    made = _parts(contents, frame)
+    made = _parts(chosen, frame)
     while _largest(made) > MOST_ROWS and frame.periods.count > 1 and coarser < COARSEST:
         coarser += 1
         frame = replace(frame, periods=periods_of(frame.windows, look.zone, coarser))
-        made = _parts(contents, frame)
+        made = _parts(chosen, frame)
     for name, weight in parts.WEIGHTS.items():
         made[name], lost = parts.trimmed(made[name], weight, MOST_ROWS)
         if lost:
@@ -154,7 +155,16 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
     if windows.mixed:
         cut.append("rows of the global window stand beside those of others, and are left out")
     names = _names(contents, cut)
-    return Frame(windows, periods_of(windows, zone), zone, **names)
+    return Frame(
+        windows,
+        periods_of(windows, zone),
+        zone,
+        groups=names["groups"],
+        versions=names["versions"],
+        states=names["states"],
+        actors=names["actors"],
+        variants=names["variants"],
+    )
 
 
 def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:
@@ -191,10 +201,21 @@ def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:
     return found
 
 
-def _parts(contents: Contents, frame: Frame) -> dict[str, Part]:
-    rows = {name: _counted(contents.rows(name), frame.windows) for name in PANES}
+def _chosen(contents: Contents, windows: Windows) -> dict[str, pa.Table]:
+    """Return the rows that are added up: of windows that are counted, of cases that are over."""
+    chosen = {}
+    for name in PANES:
+        rows = contents.rows(name)
+        found = windows.find(start_ms(rows)) >= 0
+        chosen[name] = rows if found.all() else rows.filter(pa.array(found))
     cases = contents.rows("cases")
-    has_ends = bool(pc.any(cases["is_complete"]).as_py())
+    over = pc.and_(cases["is_complete"], cases["cycle_time_s"].is_valid())
+    chosen["cases"] = cases.filter(over)
+    return chosen
+
+
+def _parts(rows: Mapping[str, pa.Table], frame: Frame) -> dict[str, Part]:
+    over = rows["cases"]
     return {
         "process_map": parts.process_map(rows["process_map"], frame),
         "state_times": parts.state_times(rows["state_times"], frame),
@@ -202,17 +223,11 @@ def _parts(contents: Contents, frame: Frame) -> dict[str, Part]:
         "workload": parts.workload(rows["workload"], frame),
         "heat": parts.heat(rows["workload"], frame),
         "variants": parts.variants(rows["variants"], frame),
-        "cycles": parts.cycles(cases, frame),
-        "ends": parts.ends_of_cases(cases, frame)
-        if has_ends
+        "cycles": parts.cycles(over, frame, MOST_ROWS),
+        "ends": parts.ends_of_cases(over, frame)
+        if over.num_rows
         else parts.ends_of_variants(rows["variants"], frame),
     }
-
-
-def _counted(rows: pa.Table, windows: Windows) -> pa.Table:
-    """Leave out rows of windows that are not counted."""
-    found = windows.find(start_ms(rows)) >= 0
-    return rows if found.all() else rows.filter(pa.array(found))
 
 
 def _largest(made: Mapping[str, Part]) -> int:

@@ -6,8 +6,8 @@ there where one row stands alone, since quantiles do not add up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isnan
 from typing import Any
 
@@ -45,16 +45,38 @@ class Frame:
     actors: Names
     variants: Names
 
+    _kept: dict[tuple[int, str], Integers] = field(default_factory=dict, repr=False)
+
     def sizes(self, *names: Names) -> list[int]:
         """Return the sizes of a key of period, group and names."""
         return [self.periods.count, self.groups.size, *(max(1, each.size) for each in names)]
 
+    def codes(self, rows: pa.Table, column: str, names: Names) -> Integers:
+        """Return the number of each name in a column."""
+        return self._once(rows, column, lambda: names.codes(rows[column]))
+
+    def window(self, rows: pa.Table) -> Integers:
+        """Return the number of each row's window."""
+        return self._once(rows, "window_start", lambda: self.windows.find(start_ms(rows)))
+
+    def local(self, rows: pa.Table) -> Integers:
+        """Return when each row's window begins, as clocks of the zone show it, in ms."""
+        starts = local_ms(self.windows.start, self.zone)
+        return starts[self.window(rows)]
+
     def keyed(self, rows: pa.Table, **names: Names) -> tuple[list[Integers], list[int]]:
         """Return the key of each row: period, group, and the named columns."""
-        window = self.windows.find(start_ms(rows))
-        keys = [self.periods.of[window], self.groups.codes(rows["workflow_group"])]
-        keys += [each.codes(rows[name]) for name, each in names.items()]
+        keys = [self.periods.of[self.window(rows)]]
+        keys.append(self.codes(rows, "workflow_group", self.groups))
+        keys += [self.codes(rows, name, each) for name, each in names.items()]
         return keys, self.sizes(*names.values())
+
+    def _once(self, rows: pa.Table, column: str, make: Callable[[], Integers]) -> Integers:
+        """Make what does not depend on periods once; tables live as long as this does."""
+        key = (id(rows), column)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 def start_ms(rows: pa.Table) -> Integers:
@@ -95,7 +117,7 @@ def flow(rows: pa.Table, frame: Frame) -> Part:
     """Add up what came in and went out; what was there is that of the period's last window."""
     keys, sizes = frame.keyed(rows, model_version=frame.versions)
     found = group(keys, sizes)
-    window = frame.windows.find(start_ms(rows))
+    window = frame.window(rows)
     last = frame.periods.last[frame.periods.of[window]] if len(frame.periods.last) else window
     part = _columns(found, ("period", "group", "version"))
     completed = integers(rows["completed"])
@@ -133,7 +155,7 @@ def heat(rows: pa.Table, frame: Frame) -> Part:
     if unit is None or not rows.num_rows:
         return {"unit": unit, "period": [], "group": [], "cell": [], "transitions": []}
     keys, sizes = frame.keyed(rows)
-    local = local_ms(start_ms(rows), frame.zone)
+    local = frame.local(rows)
     # The epoch was a Thursday; weeks begin on Mondays.
     cell = (local // DAY + 3) % 7 * 24
     if unit == "hour":
@@ -189,42 +211,55 @@ def _last(rows: pa.Table) -> pa.ChunkedArray:
     return pa.chunked_array([lists.values.take(pa.array(offsets[1:] - 1))])
 
 
-def ends_of_cases(cases: pa.Table, frame: Frame) -> Part:
+def ends_of_cases(over: pa.Table, frame: Frame) -> Part:
     """Add up complete cases by the state that they ended in."""
-    over = cases.filter(cases["is_complete"])
     keys, sizes = _case_keys(over, frame)
-    found = group([*keys, frame.states.codes(over["state"])], [*sizes, max(1, frame.states.size)])
+    states = frame.codes(over, "state", frame.states)
+    found = group([*keys, states], [*sizes, max(1, frame.states.size)])
     part = _columns(found, ("period", "group", "version", "state"))
     part["count"] = whole(found.rows)
     return part
 
 
-def cycles(cases: pa.Table, frame: Frame) -> Part:
-    """Count complete cases by cycle time, in the bins of `partial_rows.bin_of`."""
-    over = cases.filter(pc.and_(cases["is_complete"], cases["cycle_time_s"].is_valid()))
+MOST_JOINED = 8
+"""Bins of cycle times that are put together, at most."""
+
+
+def cycles(over: pa.Table, frame: Frame, most: int) -> Part:
+    """Count complete cases by cycle time, in bins of `partial_rows.bin_of`.
+
+    `joined` of these are one, 1, 2, 4 or 8: as few as keep the rows within `most`.
+    """
     keys, sizes = _case_keys(over, frame)
     bins = bin_of(np.rint(floats(over["cycle_time_s"]) * 1e6).astype(np.int64)).astype(np.int64)
-    least = int(bins.min()) if len(bins) else 0
-    span = int(bins.max()) - least + 1 if len(bins) else 1
-    found = group([*keys, bins - least], [*sizes, span])
+    joined = 1
+    while True:
+        # The bin of no time at all stays alone.
+        wide = np.where(bins < 0, -1, bins // joined)
+        least = int(wide.min()) if len(wide) else 0
+        span = int(wide.max()) - least + 1 if len(wide) else 1
+        found = group([*keys, wide - least], [*sizes, span])
+        if len(found.rows) <= most or joined >= MOST_JOINED:
+            break
+        joined *= 2
     part = _columns(found, ("period", "group", "version", "bin"))
     part["bin"] = [bin_ + least for bin_ in part["bin"]]
     part["count"] = whole(found.rows)
-    return part
+    return {"joined": joined, **part}
 
 
 def _case_keys(cases: pa.Table, frame: Frame) -> tuple[list[Integers], list[int]]:
     keys = [
         frame.periods.at(integers(cases["last_event_time"])),
-        frame.groups.codes(cases["workflow_group"]),
-        frame.versions.codes(cases["model_version"]),
+        frame.codes(cases, "workflow_group", frame.groups),
+        frame.codes(cases, "model_version", frame.versions),
     ]
     return keys, frame.sizes(frame.versions)
 
 
 def case_flow(cases: pa.Table, frame: Frame, grid: Periods) -> Part:
     """Count, from cases alone, what was started, completed and open at the end of each stretch."""
-    groups = frame.groups.codes(cases["workflow_group"])
+    groups = frame.codes(cases, "workflow_group", frame.groups)
     over = np.asarray(cases["is_complete"].combine_chunks().fill_null(False))
     size = frame.groups.size * grid.count
 

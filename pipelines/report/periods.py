@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -76,8 +77,8 @@ def windows_of(start: Integers, end: Integers) -> Windows:
     """
     bounded = start != MISSING
     mixed = bool(bounded.any() and not bounded.all())
-    pairs = np.unique(np.stack([start[bounded], end[bounded]]), axis=1)
-    starts, ends = pairs[0], pairs[1]
+    starts, first = np.unique(start[bounded], return_index=True)
+    ends = end[bounded][first]
     if not len(starts) or (starts[1:] >= ends[:-1]).all():
         return Windows(starts, ends, False, mixed)
     chosen = [0]
@@ -173,16 +174,16 @@ def local_ms(ms: Integers, zone: str) -> Integers:
     """Return what clocks of a zone show, as ms since 1970-01-01 00:00 there."""
     if zone == "UTC" or not len(ms):
         return ms
-    info = ZoneInfo(zone)
     hours, places = np.unique(ms // HOUR, return_inverse=True)
-    offsets = [_offset(info, int(hour)) for hour in hours]
+    offsets = [_offset(zone, int(hour)) for hour in hours]
     found: Integers = ms + np.array(offsets, np.int64)[places.reshape(-1)]
     return found
 
 
-def _offset(info: ZoneInfo, hour: int) -> int:
+@lru_cache(maxsize=262_144)
+def _offset(zone: str, hour: int) -> int:
     try:
-        there = (_EPOCH + timedelta(hours=hour)).astimezone(info).utcoffset()
+        there = (_EPOCH + timedelta(hours=hour)).astimezone(ZoneInfo(zone)).utcoffset()
     except OverflowError:
         # Beyond the calendar's ends there are no rules of zones.
         return 0

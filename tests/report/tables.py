@@ -98,7 +98,9 @@ def tables(
         work[start, move.group, move.actor].append(move)
         whole[move.case].append(move)
 
-    def add(table: str, key: Sequence[Any], window_start: datetime | None, **values: Any) -> None:
+    def add(
+        table: str, key: Sequence[Any], window_start: datetime | None, values: dict[str, Any]
+    ) -> None:
         rows[table].append(
             {
                 "row_id": hashlib.sha256(repr((table, key)).encode()).hexdigest()[:32],
@@ -113,18 +115,26 @@ def tables(
     for key, found in edges.items():
         start, group, version, source, to = key
         add(
-            *("process_map", key, start),
-            **{"workflow_group": group, "model_version": version},
-            **{"from_state": source, "to_state": to, "count": len(found)},
-            **{"cases": len({move.case for move in found})},
-            **_times([move.seconds for move in found if move.seconds is not None]),
+            "process_map",
+            key,
+            start,
+            {
+                **{"workflow_group": group, "model_version": version},
+                **{"from_state": source, "to_state": to, "count": len(found)},
+                **{"cases": len({move.case for move in found})},
+                **_times([move.seconds for move in found if move.seconds is not None]),
+            },
         )
     for key, seconds in stays.items():
         start, group, state = key
         times = {name: value for name, value in _times(seconds).items() if name != "min_s"}
         add(
-            *("state_times", key, start),
-            **{"workflow_group": group, "state": state, "visits": len(seconds), **times},
+            "state_times",
+            key,
+            start,
+            {
+                **{"workflow_group": group, "state": state, "visits": len(seconds), **times},
+            },
         )
     opened: dict[Any, tuple[list[datetime], list[datetime]]] = defaultdict(lambda: ([], []))
     for found in whole.values():
@@ -141,26 +151,34 @@ def tables(
         active = bisect_left(begun, until) - (bisect_left(over, until) if ends else 0)
         completed = sum(move.ends for move in found) if ends else 0
         add(
-            *("flow", key, start),
-            **{"workflow_group": group, "model_version": version, "late": 0, "illegal": 0},
-            **{"started": sum(move.source is None for move in found), "completed": completed},
-            **{"transitions": len(found), "active_cases": active, "rework_rate": 0.0},
-            **{"throughput_per_h": None, "cycle_p50_s": None},
-            **{"cycle_p90_s": None, "cycle_p99_s": None},
+            "flow",
+            key,
+            start,
+            {
+                **{"workflow_group": group, "model_version": version, "late": 0, "illegal": 0},
+                **{"started": sum(move.source is None for move in found), "completed": completed},
+                **{"transitions": len(found), "active_cases": active, "rework_rate": 0.0},
+                **{"throughput_per_h": None, "cycle_p50_s": None},
+                **{"cycle_p90_s": None, "cycle_p99_s": None},
+            },
         )
     for key, found in work.items():
         start, group, actor = key
         add(
-            *("workload", key, start),
-            **{"workflow_group": group, "actor": actor, "transitions": len(found)},
-            **{"cases": len({move.case for move in found}), "handovers": 1},
-            **{"mean_s": _times([m.seconds for m in found if m.seconds is not None])["mean_s"]},
+            "workload",
+            key,
+            start,
+            {
+                **{"workflow_group": group, "actor": actor, "transitions": len(found)},
+                **{"cases": len({move.case for move in found}), "handovers": 1},
+                **{"mean_s": _times([m.seconds for m in found if m.seconds is not None])["mean_s"]},
+            },
         )
     ended: dict[Any, list[list[Move]]] = defaultdict(list)
     for case, found in whole.items():
-        over = ends and found[-1].ends
+        complete = ends and found[-1].ends
         way = tuple(move.to for move in found)
-        if over:
+        if complete:
             ended[_start(found[-1].at, window), found[-1].group, way].append(found)
         cycle = (found[-1].at - found[0].at).total_seconds()
         rows["cases"].append(
@@ -173,8 +191,8 @@ def tables(
                 "last_event_time": found[-1].at,
                 "transitions": len(found),
                 "state": found[-1].to,
-                "is_complete": over,
-                "cycle_time_s": cycle if over else None,
+                "is_complete": complete,
+                "cycle_time_s": cycle if complete else None,
                 "rework": 0,
                 "gaps": 0,
                 "variant_id": repr(way),
@@ -185,9 +203,13 @@ def tables(
         start, group, way = key
         cycles = [(found[-1].at - found[0].at).total_seconds() for found in ways]
         add(
-            *("variants", key, start),
-            **{"workflow_group": group, "variant_id": repr(way), "states": list(way)},
-            **{"cases": len(ways), "share": 0.0, "mean_cycle_s": float(np.mean(cycles))},
+            "variants",
+            key,
+            start,
+            {
+                **{"workflow_group": group, "variant_id": repr(way), "states": list(way)},
+                **{"cases": len(ways), "share": 0.0, "mean_cycle_s": float(np.mean(cycles))},
+            },
         )
     made = {name: table_of(name, found) for name, found in rows.items() if found}
     return made

@@ -38,8 +38,12 @@ class Shown:
         self.wrong: list[str] = []
         opened.on("console", lambda message: self.wrong.append(message.text))
         opened.on("pageerror", lambda error: self.wrong.append(str(error)))
-        opened.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        opened.on("dialog", self._spoke)
         opened.on("request", self._asked)
+
+    def _spoke(self, dialog: Any) -> None:
+        self.wrong.append("dialog")
+        dialog.dismiss()
 
     def _asked(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "http://127.0.0.1:")):

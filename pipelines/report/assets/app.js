@@ -45,7 +45,7 @@ const app = (() => {
     if (overlap) cut.push("sliding windows overlap, and only such are taken that follow one another: an event counts once");
     dom.at("cut").hidden = !cut.length;
     dom.at("cut").textContent = cut.map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");
-    dom.put("foot", dom.el("p", { text: "Made by Imixs Data Streaming. Counts and sums are exact; quantiles are at most 0.5 % off." }));
+    dom.put("foot", dom.el("p", { text: `Made by Imixs Data Streaming. Counts and sums are exact; quantiles of cycle times are at most ${100 * model.error()} % off.` }));
   }
 
   function live(now) {

@@ -153,8 +153,12 @@ const model = (() => {
     return sum;
   }
 
-  const valueOf = (bin) => (bin < 0 ? 0 : (Math.exp(bin * binLog) * (1 - data.error)) / 1e6);
-  // Complete cases by cycle time: bins that ascend, and quantiles at most 0.5 % off.
+  // The middle of a bin, which is some bins of the sketch put together.
+  const valueOf = (bin) => {
+    const { joined } = data.cycles;
+    return bin < 0 ? 0 : (Math.exp((bin + 0.5) * joined * binLog - 0.5 * binLog) * (1 - data.error)) / 1e6;
+  };
+  // Complete cases by cycle time: bins that ascend, and quantiles at most `error` off.
   function cycles(filter) {
     const part = data.cycles;
     const bins = gather(
@@ -207,8 +211,10 @@ const model = (() => {
   const reasons = (rows, filter) =>
     rows.filter((row) => filter.group === null || row.group === filter.group);
 
+  const error = () => data.error * data.cycles.joined;
+
   return {
-    load, group, version, state, actor, edges, states, ends, flow, totals, cycles, people, heat,
+    error, load, group, version, state, actor, edges, states, ends, flow, totals, cycles, people, heat,
     variants, reasons,
     get data() { return data; },
   };

@@ -19,6 +19,7 @@ from pipelines.laws import laws
 from pipelines.report import parts
 from pipelines.report.parts import Frame, Part, start_ms
 from pipelines.report.periods import MISSING, Windows, cut_evenly, periods_of, windows_of
+from pipelines.report.standing import standing, until_last_event
 from pipelines.report.sums import Names, integers, weigh
 from pipelines.table_files import plain_schema
 from schemas.tables import TABLES
@@ -96,6 +97,9 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         look: title, zone, time.
     """
     cut = list(contents.notes)
+    contents, quiet = _counted(contents)
+    if quiet:
+        cut.append("windows after the last event, in which cases are only open, are left out")
     frame = _frame(contents, look.zone, cut)
     chosen = _chosen(contents, frame.windows)
     coarser = 0
@@ -138,6 +142,14 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         "cut": cut,
         "live": None,
     }
+
+
+def _counted(contents: Contents) -> tuple[Contents, int]:
+    """Leave out rows that do not count, and say how many are of windows after the last event."""
+    tables, quiet = standing(contents.tables, PANES), 0
+    if "flow" in tables:
+        tables["flow"], quiet = until_last_event(tables["flow"])
+    return replace(contents, tables=tables), quiet
 
 
 def packed(made: Mapping[str, Any]) -> bytes:

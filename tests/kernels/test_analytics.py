@@ -46,8 +46,17 @@ RULES = [
 WINDOWS = ["fixed:5s", "sliding:30s/5s", "global", "fixed:1d@Europe/Berlin"]
 relaxed = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-Merged = dict[tuple[Any, ...], dict[str, Any]]
-SUMS = ("count", "timed", "sum_us", "started", "completed", "late", "rework", "illegal", "handovers")
+SUMS = (
+    "count",
+    "timed",
+    "sum_us",
+    "started",
+    "completed",
+    "late",
+    "rework",
+    "illegal",
+    "handovers",
+)
 KEY = ("kind", "bucket", "workflow_group", "model_version", "name", "to_state")
 
 

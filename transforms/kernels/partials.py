@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from schemas.events import NAME, TIME
 from transforms.arrays import conform, integers, nulls
-from transforms.hashing import LOW, combine, hash_strings, to_hex
+from transforms.hashing import HIGH, LOW, combine, hash_strings, to_hex
 from transforms.kernels.case_rows import timestamps
-from transforms.kernels.completions import Completions, variant_keys
+from transforms.kernels.completions import Completions, variant_codes
 from transforms.kernels.grouping import (
     Codes,
     Durations,
@@ -37,7 +37,7 @@ from transforms.kernels.partial_rows import (
     VARIANT,
     bin_of,
 )
-from transforms.kernels.segments import Flags, Integers, first_of_group, last_of_group
+from transforms.kernels.segments import Flags, Hashes, Integers, first_of_group, last_of_group
 from transforms.kernels.takes import Seen, Takes, as_lists, remembered
 from transforms.kernels.transitions import Folded
 from transforms.windows import Windowing
@@ -73,6 +73,7 @@ class Moved:
         table = folded.transitions([*_NAMES, *_FLAGS])
         order_us, timed = moves.order_us, moves.has_previous
         duration, event_us = moves.event_us - moves.previous_us, moves.event_us
+        duration[~timed] = 0
         if rows:
             has = [row["duration_us"] is not None for row in rows]
             order_us = np.append(order_us, [row["order_us"] for row in rows])
@@ -125,34 +126,36 @@ def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
     span = _Span.of(folded, windowing)
     buckets = windowing.index(moved.order_us)
     every = dense(np.concatenate((buckets, seen.buckets)) if len(seen.buckets) else buckets)
-    of_rows = Codes(every[0].values[: len(buckets)], every[0].size)
     of_seen = every[0].values[len(buckets) :]
     # What is remembered of a case without transitions in this step stays as it is.
     joins = lives_seen >= 0
     names = moved.names
     codes = {name: name_codes(column) for name, column in names.items()}
     parts: list[pa.Table] = []
-    takes: list[tuple[Takes, Any]] = []
+    takes: dict[int, Takes] = {}
+    hashes: dict[int, Hashes] = {}
     known = seen.where(joins)
     matched = np.zeros(len(known.groups), bool)
     for kind, columns in _KEYS.items():
         kinds = keys_of(*(codes[column] for column in columns))
-        hashes = _hashes(kind, [names[column].take(pa.array(kinds.picks)) for column in columns])
+        hashes[kind] = _hashes(
+            kind, [names[column].take(pa.array(kinds.picks)) for column in columns]
+        )
         found = Takes.of(
             kinds,
-            hashes,
+            hashes[kind],
             (every[0], every[1]),
             moved.lives,
             known,
             lives_seen[joins],
             of_seen[joins],
         )
-        takes.append((found, hashes))
+        takes[kind] = found
         matched |= found.matched
         new = found.new_cases(windowing.buckets)
         parts.append(_of_takes(kind, moved, codes, found.keys, found.bucket_of, new, span))
     parts += [
-        _flow(moved, codes, of_rows, every[1], span),
+        _flow(moved, takes[EDGE], span),
         _late(folded, span),
         *_completed(folded, span),
         _levels(folded, span),
@@ -165,10 +168,10 @@ def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
         group_of[last_life[with_rows]] = with_rows
         lasting = lives_seen[joins] == last_life[known.groups]
         found = [seen.where(~joins), known.where(~matched & lasting)]
-        for each, hashes in takes:
+        for kind, each in takes.items():
             life, key, bucket = each.newest()
             last = group_of[life] >= 0
-            found.append(Seen(group_of[life[last]], hashes[key[last]], bucket[last]))
+            found.append(Seen(group_of[life[last]], hashes[kind][key[last]], bucket[last]))
         whole = remembered(found, windowing.buckets, count)
         return as_lists(whole, folded.groups_changed, count)
 
@@ -201,7 +204,7 @@ def _lives(folded: Folded, cases: int) -> tuple[Integers, Integers, Integers]:
     return lives, before, now
 
 
-def _hashes(kind: int, columns: list[pa.Array]) -> Any:
+def _hashes(kind: int, columns: list[pa.Array]) -> Hashes:
     return combine(LOW + kind, *(hash_strings(column) for column in columns))
 
 
@@ -319,22 +322,30 @@ def _timed(timing: Durations) -> dict[str, Any]:
     }
 
 
-def _flow(
-    moved: Moved, codes: dict[str, Codes], of_rows: Codes, numbers: Integers, span: _Span
-) -> pa.Table:
-    keys = keys_of(of_rows, codes["workflow_group"], codes["model_version"])
+def _flow(moved: Moved, edges: Takes, span: _Span) -> pa.Table:
+    """Make FLOW rows of transitions, out of what was counted by edge."""
+    made = moved.table
+    started = pc.fill_null(made["is_start"], False).to_numpy()
+    illegal = pc.fill_null(pc.equal(made["verdict"], "illegal"), False).to_numpy()
+    by_edge = [counts(edges.keys), counts(edges.keys, started), counts(edges.keys, illegal)]
+    used = np.flatnonzero(by_edge[0])
+    take = pa.array(edges.keys.picks[used])
+    groups, versions = (moved.names[n].take(take) for n in ("workflow_group", "model_version"))
+    buckets = edges.bucket_of[used]
+    keys = keys_of(dense(buckets)[0], name_codes(groups), name_codes(versions))
+    totals = np.zeros((3, len(keys)), np.int64)
+    for total, values in zip(totals, by_edge, strict=True):
+        np.add.at(total, keys.ids, values[used])
     take = pa.array(keys.picks)
-    started = pc.fill_null(moved.table["is_start"], False).to_numpy()
-    illegal = pc.fill_null(pc.equal(moved.table["verdict"], "illegal"), False).to_numpy()
     return span.table(
         FLOW,
-        numbers[of_rows.values[keys.picks]],
-        moved.names["workflow_group"].take(take),
+        buckets[keys.picks],
+        groups.take(take),
         {
-            "model_version": moved.names["model_version"].take(take),
-            "count": pa.array(counts(keys)),
-            "started": pa.array(counts(keys, started)),
-            "illegal": pa.array(counts(keys, illegal)),
+            "model_version": versions.take(take),
+            "count": pa.array(totals[0]),
+            "started": pa.array(totals[1]),
+            "illegal": pa.array(totals[2]),
         },
     )
 
@@ -353,7 +364,7 @@ def _completed(folded: Folded, span: _Span) -> list[pa.Table]:
     """Make FLOW and VARIANT rows of completed cases."""
     found = Completions.of(folded)
     if folded.rules.since is not None:
-        found = found.where(found.event_us >= folded.rules.since)
+        found = found.rows(np.flatnonzero(found.event_us >= folded.rules.since))
     every = np.ones(len(found.order_us), bool)
     buckets = span.windowing.index(found.order_us)
     at = dense(buckets)[0]
@@ -374,17 +385,18 @@ def _completed(folded: Folded, span: _Span) -> list[pa.Table]:
             **shape,
         },
     )
-    lanes = found.variants()
-    ways = keys_of(at, groups, variant_keys(lanes))
+    high = found.variants(HIGH)
+    ways = keys_of(at, groups, variant_codes(high))
+    first = found.rows(ways.picks)
     take = pa.array(ways.picks)
     variants = span.table(
         VARIANT,
         buckets[ways.picks],
         found.workflow_group.take(take),
         {
-            "name": to_hex(lanes[0][ways.picks], lanes[1][ways.picks]),
+            "name": to_hex(high[ways.picks], first.variants(LOW)),
             "count": pa.array(counts(ways)),
-            "states": found.states(ways.picks),
+            "states": first.states(),
             **_timed(durations(ways, every, found.cycle_us)),
         },
     )

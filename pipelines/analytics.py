@@ -82,6 +82,7 @@ def _stream(
         disorder_us=0,
         granule_ms=_granule_ms(settings, early_ms),
         by_marks=stream.by_marks,
+        follows=True,
         deadlines_until_now=True,
         beam_time=beam_time(settings, stream),
         made=(window, Setting("early_ms", "--early_firing", early_ms)),

@@ -193,6 +193,12 @@ def close(
             f"{counted(behind, 'event')} came behind the watermark: folded when they "
             "came; a longer --disorder or ?idle= waits for them"
         )
+    missed = counts.get("behind_windows", 0)
+    if missed:
+        screen.warn(
+            f"{counted(missed, 'sum')} of events that came behind the watermark are in no window: "
+            "those were over; a longer --disorder or ?idle= waits for them"
+        )
     events = manifest["events"]["in"]
     screen.say(f"stopped after {seconds:,.1f} s, {events / max(seconds, 0.001):,.0f} events/s")
     if tables:

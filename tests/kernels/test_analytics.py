@@ -46,7 +46,6 @@ RULES = [
 WINDOWS = ["fixed:5s", "sliding:30s/5s", "global", "fixed:1d@Europe/Berlin"]
 relaxed = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-Merged = dict[tuple[Any, ...], dict[str, Any]]
 SUMS = (
     "count",
     "timed",
@@ -314,6 +313,30 @@ def events(
 
 def of_kind(partials: list[dict[str, Any]], kind: int) -> list[dict[str, Any]]:
     return [row for row in partials if row["kind"] == kind]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("cuts", [[2], [4], [20], [2, 24], [2, 20], [4, 20, 24], [2, 4, 20, 24]])
+def test_a_case_that_comes_back_after_it_was_forgotten_is_another_one(
+    window: str, cuts: list[int]
+) -> None:
+    """It remembers nothing of before: neither when a step begins with its return nor within one."""
+    times = {0: "x", 1: "y", 3: "z", 23: "x", 24: "y", 25: "z"}
+    rows = [
+        {"event_id": str(at), "case_id": "a", "event_time": START + at * SECOND, "activity": state}
+        for at, state in times.items()
+    ]
+    rules = Rules(idle_retention=9 * SECOND)
+    windows = windowing(window)
+    # A moment later still nothing is forgotten, so that there is a state to compare.
+    end = START // 1000 + 26_000
+    whole, state = fold(rows, rules, windows, [end])
+    assert merge(whole) == plain(rows, rules, windows, end)
+    assert len(state) == 1
+    untils = [START // 1000 + cut * 1000 for cut in cuts]
+    split, state_of_split = fold(rows, rules, windows, [*untils, end])
+    assert merge(split) == merge(whole)
+    assert state_of_split == state
 
 
 def test_no_event_gives_no_row() -> None:

@@ -99,6 +99,9 @@ class GranuleFold:
             another takes, which must not hear of a time when it has folded what comes after.
         tells: by marks, say how far the shard is complete even if there was nothing to fold: for
             a fold behind this one.
+        follows: it takes what another fold hands on. The elements of that are stamped with the last
+            millisecond of what it has folded, and its timers hold the watermark there until all
+            its shards have given theirs: so the timers of this one are a millisecond later.
         deadlines_until_now: a deadline in the future of the clock does not fire: where the
             watermark runs to the end of time because the readers have stopped, it would.
         state_version: of the kernel's state schema.
@@ -116,6 +119,7 @@ class GranuleFold:
     catch_up: bool = True
     unit_ms: int = 0
     tells: bool = False
+    follows: bool = False
     deadlines_until_now: bool = False
     state_version: int = 1
     made: tuple[Setting, ...] = ()
@@ -207,10 +211,14 @@ class GranuleFold:
             if due > self.clock() * 1000 + AHEAD_MS:
                 copies.put(key, copy)
                 return None
-        if due is not None and (fired_ms is None or fired_ms >= self.beam_time.of_order(due - 1)):
+        if due is not None and (fired_ms is None or fired_ms >= self.stamp_ms(due)):
             fired = self._fold(store, mark, copy, due)
         self._close(store, copies, key, mark, copy)
         return fired
+
+    def stamp_ms(self, until: int) -> int:
+        """Return the event time of a firing, and of its rows, that folds up to an order time."""
+        return self.beam_time.of_order(until - 1 + self.follows)
 
     def _fold(self, store: Store, mark: Mark, copy: Copy, until: int) -> Fired:
         """Step the kernel up to an order time in ms."""
@@ -412,7 +420,7 @@ class GranuleFold:
         mark.due = None if self.by_marks else self._due(mark, copy)
         if mark.due is not None:
             # With every element, in case the runner has lost the timer (over a savepoint).
-            store.set_timer(self.beam_time.of_order(mark.due - 1))
+            store.set_timer(self.stamp_ms(mark.due))
         mark.token = copy.token = os.urandom(8).hex()
         store.write_mark(mark.to_bytes())
         copies.put(key, copy)

@@ -219,7 +219,7 @@ class _Host(beam.DoFn):
         if fired is None:
             return
         self._tally(fired.counts)
-        at = Timestamp(micros=self._step.fold.beam_time.of_order(fired.until_ms - 1) * 1000)
+        at = Timestamp(micros=self._step.fold.stamp_ms(fired.until_ms) * 1000)
         handed = self._step.hands_on
         outputs = {
             name: rows

@@ -126,12 +126,12 @@ def cases(state: pa.Table, rules: Rules, complete: bool) -> pa.Table:
 
 
 def rework(visits: Lane, lengths: Integers) -> Integers:
-    """Count, per case, the states entered more than once."""
+    """Count, per case, the states entered more than once (`visits` are hashes of them)."""
     count = len(lengths)
     groups = np.repeat(np.arange(count, dtype=np.uint64), lengths)
     bits = np.uint64(64 - max(1, int(count).bit_length()))
     # Group number above, as much of the hash as fits below: one sort finds what recurs.
-    keys = np.sort((groups << bits) | (mix(visits) >> (np.uint64(64) - bits)))
+    keys = np.sort((groups << bits) | (visits >> (np.uint64(64) - bits)))
     again = np.zeros(len(keys), bool)
     again[1:] = keys[1:] == keys[:-1]
     second = again.copy()
@@ -140,29 +140,29 @@ def rework(visits: Lane, lengths: Integers) -> Integers:
     return np.bincount(found, minlength=count).astype(np.int64)
 
 
-def variant_lanes(
-    visits: Lane, lengths: Integers, cases: Integers | None = None, until: Integers | None = None
-) -> tuple[Lane, Lane]:
-    """Hash sequences of states to 128 bits, in two lanes.
+def variant_lanes(visits: Lane, lengths: Integers) -> tuple[Lane, Lane]:
+    """Hash, per case, the sequence of its states to 128 bits, in two lanes."""
+    high, low = (variant_terms(seed, visits, lengths) for seed in (HIGH, LOW))
+    return (
+        combine(HIGH, sums(high, lengths), lengths),
+        combine(LOW, sums(low, lengths), lengths),
+    )
+
+
+def variant_terms(seed: int, visits: Lane, lengths: Integers) -> Lane:
+    """Hash each visit with its place: a variant is made of the sum of its visits, and their number.
+
+    So the ways up to every visit of a case are found in one go.
 
     Args:
-        visits: hashes of the states that the cases entered, case by case.
-        lengths: how many of them each case has.
-        cases: hash the first states of these cases only.
-        until: how many of them each; without, all states of all cases are hashed.
+        seed: the lane.
+        visits: hashes of the states entered, case by case.
+        lengths: how many each case entered.
     """
     starts = np.cumsum(lengths) - lengths
-    index = (np.arange(len(visits), dtype=np.int64) - np.repeat(starts, lengths)).view(np.uint64)
-    lanes = []
-    for seed in (HIGH, LOW):
-        terms = mix(visits ^ mix(index + np.uint64(seed)))
-        if cases is None or until is None:
-            lanes.append(combine(seed, sums(terms, lengths), lengths))
-            continue
-        total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)))
-        first = starts[cases]
-        lanes.append(combine(seed, total[first + until] - total[first], until))
-    return lanes[0], lanes[1]
+    index = np.arange(len(visits), dtype=np.int64) - np.repeat(starts, lengths)
+    places = mix(np.arange(lengths.max(initial=0), dtype=np.uint64) + np.uint64(seed))
+    return mix(visits ^ places[index])
 
 
 def _event_columns(events: pa.Table) -> dict[str, Any]:

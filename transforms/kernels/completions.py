@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from schemas.events import NAME
 from transforms.arrays import conform, integers
-from transforms.hashing import Lane, mix
-from transforms.kernels.case_rows import rework, variant_lanes
+from transforms.hashing import Lane, combine, mix
+from transforms.kernels.case_rows import rework, variant_terms
 from transforms.kernels.grouping import Codes, keys_of
 from transforms.kernels.segments import (
     Flags,
@@ -57,26 +57,28 @@ class Completions:
             return _at_the_end(folded)
         return _by_end_states(folded)
 
-    def where(self, flags: Flags) -> Completions:
-        """Return the rows flagged."""
-        if flags.all():
-            return self
-        mask = pa.array(flags)
+    def rows(self, rows: Integers) -> Completions:
+        """Return some rows, with the ways that these have."""
+        take = pa.array(rows)
+        used, way = np.unique(self.way[rows], return_inverse=True)
         return Completions(
-            self.order_us[flags],
-            self.event_us[flags],
-            self.cycle_us[flags],
-            self.workflow_group.filter(mask),
-            self.model_version.filter(mask),
-            self.ways,
-            self.way[flags],
-            self.visited[flags],
+            self.order_us[rows],
+            self.event_us[rows],
+            self.cycle_us[rows],
+            self.workflow_group.take(take),
+            self.model_version.take(take),
+            self.ways.take(pa.array(used)),
+            way.reshape(-1),
+            self.visited[rows],
         )
 
-    def variants(self) -> tuple[Lane, Lane]:
-        """Return the id of each case's variant, in two lanes (as in the table `cases`)."""
+    def variants(self, seed: int) -> Lane:
+        """Return a lane of the id of each case's variant (as in the table `cases`)."""
         flat, lengths = self._flat()
-        return variant_lanes(flat, lengths, self.way, self.visited)
+        terms = variant_terms(seed, flat, lengths)
+        total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)))
+        first = (np.cumsum(lengths) - lengths)[self.way]
+        return combine(seed, total[first + self.visited] - total[first], self.visited)
 
     def reworked(self) -> Flags:
         """Flag the cases that had entered some state more than once."""
@@ -87,12 +89,12 @@ class Completions:
             return again
         return np.where(whole, again, _first_repeats(flat, lengths)[self.way] < self.visited)
 
-    def states(self, rows: Integers) -> pa.ListArray:
-        """Return the ways of some rows, at most `MOST_STATES` of each."""
+    def states(self) -> pa.ListArray:
+        """Return the ways, at most `MOST_STATES` of each."""
         flat, lengths = self._flat()
-        starts = (np.cumsum(lengths) - lengths)[self.way[rows]]
-        taken = np.minimum(self.visited[rows], MOST_STATES)
-        offsets = np.zeros(len(rows) + 1, np.int32)
+        starts = (np.cumsum(lengths) - lengths)[self.way]
+        taken = np.minimum(self.visited, MOST_STATES)
+        offsets = np.zeros(len(taken) + 1, np.int32)
         offsets[1:] = np.cumsum(taken)
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], taken)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat[places]))
@@ -117,7 +119,7 @@ def _first_repeats(flat: Lane, lengths: Integers) -> Integers:
 def _by_end_states(folded: Folded) -> Completions:
     moves, singles = folded.moves, folded.singles
     names = ["workflow_group", "model_version"]
-    ends = np.flatnonzero(moves.table(["is_end"])["is_end"].to_numpy())
+    ends = np.flatnonzero(moves.is_end)
     ended = [row for row in singles.rows if row["to_state"] in folded.rules.end_states]
     groups = moves.groups[ends]
     first = first_of_group(groups)
@@ -178,6 +180,6 @@ def _at_the_end(folded: Folded) -> Completions:
     )
 
 
-def variant_keys(lanes: tuple[Lane, Lane]) -> Codes:
+def variant_codes(lane: Lane) -> Codes:
     """Number the variants (64 of the 128 bits of their ids tell them apart well enough)."""
-    return keys_of(Codes(lanes[0].view(np.int64), 2**63)).codes
+    return keys_of(Codes(lane.view(np.int64), 2**63)).codes

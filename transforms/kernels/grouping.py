@@ -15,16 +15,18 @@ import pyarrow as pa
 from transforms.kernels.segments import Flags, Integers
 
 _ROOM = 2**62
+_NARROW = 2**31
 _SPARSE = 4
 """A table of all possible codes pays while it has no more places than this for each row."""
 _LITTLE = 4096
+_MOST = np.iinfo(np.int64).max
 
 
 class Codes(NamedTuple):
     """A column as numbers.
 
     Attributes:
-        values: one a row, from 0.
+        values: one a row, from 0; of 32 bits where it is a name.
         size: greater than all of them.
     """
 
@@ -60,7 +62,7 @@ def name_codes(column: pa.DictionaryArray) -> Codes:
     indices = column.indices
     if indices.null_count:
         indices = indices.fill_null(size - 1)
-    return Codes(indices.to_numpy(zero_copy_only=False).astype(np.int64), size)
+    return Codes(indices.to_numpy(zero_copy_only=False), size)
 
 
 def dense(values: Integers) -> tuple[Codes, Integers]:
@@ -78,6 +80,8 @@ def keys_of(*columns: Codes) -> Keys:
     """Number the distinct rows of some columns."""
     joint = columns[0]
     for column in columns[1:]:
+        if joint.values.dtype != np.int64 and joint.size * column.size > _NARROW:
+            joint = Codes(joint.values.astype(np.int64), joint.size)
         if joint.size * column.size > _ROOM:
             # Never more keys than rows: with these in their place, there is room again.
             joint = _numbered(joint).codes
@@ -128,17 +132,16 @@ class Durations:
 
 
 def durations(keys: Keys, timed: Flags, values: Integers) -> Durations:
-    """Sum up durations in µs, where there are some."""
-    ids, taken = keys.ids, values
-    if not timed.all():
-        ids, taken = ids[timed], values[timed]
-    count = np.bincount(ids, minlength=len(keys)).astype(np.int64)
+    """Sum up durations in µs, where there are some; the others are 0."""
+    ids = keys.ids
+    count = counts(keys) - counts(keys, ~timed)
     total = np.zeros(len(keys), np.int64)
-    np.add.at(total, ids, taken)
-    least = np.full(len(keys), np.iinfo(np.int64).max)
-    np.minimum.at(least, ids, taken)
-    greatest = np.full(len(keys), np.iinfo(np.int64).min)
-    np.maximum.at(greatest, ids, taken)
+    np.add.at(total, ids, values)
+    least = np.full(len(keys), _MOST)
+    np.minimum.at(least, ids, values if timed.all() else np.where(timed, values, _MOST))
+    # Durations are not negative, so that those that are none change nothing here.
+    greatest = np.zeros(len(keys), np.int64)
+    np.maximum.at(greatest, ids, values)
     none = count == 0
     return Durations(count, total, pa.array(least, mask=none), pa.array(greatest, mask=none))
 

@@ -51,13 +51,13 @@ def _of_moves(folded: Folded) -> list[pa.Table]:
     is_open = np.ones(len(moves.rows), bool)
     if not folded.rules.complete_log:
         ended = is_member(batch.with_state("state"), folded.rules.end_states)
-        was_open = was_open & ~ended[moves.previous]
-        is_open = ~ended[moves.rows]
+        was_open = was_open & ~moves.before(ended)
+        is_open = ~moves.is_end
     moved = np.zeros(len(moves.rows), bool)
     for name in names:
         if len(name.dictionary) > 1 or name.null_count:
             codes = name.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            moved |= codes[moves.rows] != codes[moves.previous]
+            moved |= codes[moves.rows] != moves.before(codes)
     closes = np.flatnonzero(was_open & (~is_open | moved))
     opens = np.flatnonzero(is_open & (~was_open | moved))
     order_us = moves.order_us

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import NAME
@@ -214,9 +216,7 @@ class Moves:
             "elapsed_s": lambda: case_rows.seconds(self.elapsed_us),
             "previous_actor": lambda: self.batch.with_state("actor").take(pa.array(self.previous)),
             "is_start": self._is_start,
-            "is_end": lambda: pa.array(
-                case_rows.is_member(self._to_state(), self.rules.end_states)
-            ),
+            "is_end": lambda: pa.array(self.is_end),
             "verdict": lambda: case_rows.constant("unknown", len(self.rows)),
             "gap": lambda: pa.array(self.gap),
         }
@@ -224,10 +224,23 @@ class Moves:
             return making[name]()
         return self.batch.taken(name, pa.array(self.rows))
 
-    @property
+    @cached_property
     def order_us(self) -> Integers:
         """Order time in µs."""
         return self.batch.order_us[self.rows]
+
+    @cached_property
+    def is_end(self) -> Flags:
+        """Flags transitions into an end state."""
+        return case_rows.is_member(self._to_state(), self.rules.end_states)
+
+    def before(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what stands at `previous`: a shift by one row, but where a case begins."""
+        found = np.empty(len(self.rows), values.dtype)
+        found[1:] = values[self.rows[:-1]]
+        opening = np.flatnonzero(first_of_group(self.groups))
+        found[opening] = values[self.previous[opening]]
+        return found
 
     @property
     def elapsed_us(self) -> Integers:

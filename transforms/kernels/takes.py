@@ -90,7 +90,10 @@ class Takes:
         of_rows = Keys(keys.ids[:rows], np.zeros(len(keys), np.int64))
         of_rows.picks[of_rows.ids] = np.arange(rows)
         # Lives and keys are no more than rows: both fit, in less than 2**31 of them.
-        ordered = (((of_life << bits) | keys.ids) << 1) | 1
+        ordered = of_life << bits
+        ordered |= keys.ids
+        ordered <<= 1
+        ordered |= 1
         ordered[rows:] -= 1
         ordered.sort()
         return cls(

@@ -100,7 +100,10 @@ class Folded:
 
     def transitions(self, names: Sequence[str]) -> pa.Table:
         """Return columns of all transitions: those of `moves`, then those of `singles`."""
-        return pa.concat_tables([self.moves.table(names), self.singles.transitions.select(names)])
+        moved = self.moves.table(names)
+        if not self.singles.transitions.num_rows:
+            return moved
+        return pa.concat_tables([moved, self.singles.transitions.select(names)])
 
     @cached_property
     def late(self) -> pa.Table:

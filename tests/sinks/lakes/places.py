@@ -82,9 +82,9 @@ def one_part(**tables: pa.Table) -> Callable[[str], Iterator[pa.Table]]:
 
 def filled(output: Output, *rows: dict[str, Any]) -> pa.Table:
     """Make rows of a table; columns that may not be null have some value."""
-    return pa.Table.from_pylist([{**_some(output), **row} for row in rows], plain(output.schema)).cast(
-        output.schema
-    )
+    return pa.Table.from_pylist(
+        [{**_some(output), **row} for row in rows], plain(output.schema)
+    ).cast(output.schema)
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

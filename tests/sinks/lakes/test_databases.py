@@ -85,9 +85,7 @@ def test_a_run_that_is_delivered_again_changes_nothing(there: Place) -> None:
 
 def test_rows_in_many_parts_are_one_table(there: Place) -> None:
     parts = [transitions(f"{n:03d}") for n in range(5)]
-    counts = there.open().replace(
-        {"transitions": TRANSITIONS}, lambda _: iter(parts), "run-1"
-    )
+    counts = there.open().replace({"transitions": TRANSITIONS}, lambda _: iter(parts), "run-1")
     assert counts == {"transitions": 5}
     assert there.ids("transitions") == [f"{n:03d}" for n in range(5)]
 
@@ -225,9 +223,7 @@ def test_a_replaced_table_gains_a_column(there: Place) -> None:
     there.open().replace(
         {"transitions": before}, one_part(transitions=filled(before, {"row_id": "a"})), "1"
     )
-    there.open().replace(
-        {"transitions": TRANSITIONS}, one_part(transitions=transitions("b")), "2"
-    )
+    there.open().replace({"transitions": TRANSITIONS}, one_part(transitions=transitions("b")), "2")
     assert [row["verdict"] for row in there.rows("transitions")] == ["x"]
 
 

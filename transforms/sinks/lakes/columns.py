@@ -99,9 +99,7 @@ def check_columns(
     """
     for name, type_ in ours.items():
         if name in found and found[name] != type_:
-            reason = (
-                f"{place}: column {name} is {found[name]}, and rows have {type_} for it; {fix}"
-            )
+            reason = f"{place}: column {name} is {found[name]}, and rows have {type_} for it; {fix}"
             raise BrokerFault(reason)
     return [name for name in ours if name not in found]
 

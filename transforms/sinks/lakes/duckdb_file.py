@@ -127,9 +127,7 @@ class DuckDBFile:
             _merge(connection, output, newest_rows(rows, output))
         else:
             _insert(connection, name, rows)
-        connection.execute(
-            "INSERT INTO _batches SELECT ?, unnest(?), now()", [name, list(fresh)]
-        )
+        connection.execute("INSERT INTO _batches SELECT ?, unnest(?), now()", [name, list(fresh)])
 
     def close(self) -> None:  # noqa: D102
         pass

@@ -23,7 +23,7 @@ from pyiceberg.exceptions import (
     NoSuchNamespaceError,
     NoSuchTableError,
 )
-from pyiceberg.expressions import AlwaysTrue, In
+from pyiceberg.expressions import AlwaysTrue, In, Reference
 from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import DayTransform
 
@@ -97,8 +97,7 @@ class IcebergTables:
                     self._replace(table, output, parts, run_id)
                     table = self._made(output)
                 snapshot = table.current_snapshot()
-                summary = snapshot.summary if snapshot is not None else None
-                counts[name] = int((summary or {})["total-records"] or 0)
+                counts[name] = 0 if snapshot is None else int(_said(snapshot, "total-records") or 0)
         return counts
 
     def _replace(self, table: Table, output: Output, parts: Parts, run_id: str) -> None:
@@ -149,7 +148,7 @@ class IcebergTables:
             else:
                 rows = newest_rows(rows, output)
                 # A row's id is that of its key, for it is the same over all its rows.
-                same = In("row_id", rows["row_id"].to_pylist())
+                same = In(Reference("row_id"), set(rows["row_id"].to_pylist()))
                 there = table.scan(row_filter=same).to_arrow()
                 both = pa.concat_tables([plain_rows(there, output), rows])
                 _overwrite(change, newest_rows(both, output), same, properties)
@@ -231,9 +230,7 @@ class IcebergTables:
         raise BrokerFault(reason) from error
 
 
-def _overwrite(
-    change: Transaction, rows: pa.Table, where: Any, properties: dict[str, str]
-) -> None:
+def _overwrite(change: Transaction, rows: pa.Table, where: Any, properties: dict[str, str]) -> None:
     with warnings.catch_warnings():
         # That there was nothing to delete is no news.
         warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
 """A stream's tables into a database: what a bundle holds is one transaction a table.
 
-What is guaranteed: **at least once, with deterministic row ids, and a repeated bundle writes nothing
-twice**: with its rows a transaction keeps the ids of the elements that they came in. A stream that
-begins anew, and cuts the same rows otherwise, writes them again with the ids that they had: whoever
-reads drops what it has seen by `row_id`, and upsert tables need not even that.
+What is guaranteed: **at least once, with deterministic row ids; and a repeated bundle writes
+nothing twice**. With its rows a transaction keeps the ids of the elements that they came in. A
+stream that begins anew, and cuts the same rows otherwise, writes them again with the ids that they
+had: whoever reads drops what it has seen by `row_id`, and upsert tables need not even that.
 """
 
 from __future__ import annotations

@@ -96,17 +96,22 @@ def check_databases(
 
 
 def prepare_databases(pipeline: Pipeline, settings: Settings, screen: Screen) -> None:
-    """Make what a stream's steps want to find: the tables of BigQuery; all others make their own.
+    """Make the tables of a stream that are missing: whoever reads finds them, empty as they are.
 
     Raises:
         RunError: they can't be made.
     """
+    outputs = {name: TABLES[name] for name in pipeline.tables}
     for target in databases_of(settings):
+        if not isinstance(target, BigQueryTarget):
+            with _told():
+                database = open_database(target)
+                database.add(outputs, {name: () for name in outputs})
+                database.close()
         if isinstance(target, BigQueryTarget):
             from transforms.sinks.lakes import bigquery  # noqa: PLC0415 (its client may be missing)
 
             with _told():
-                outputs = {name: TABLES[name] for name in pipeline.tables}
                 for name in bigquery.create_tables(target, outputs):
                     screen.note(f"created table {name}")
 

@@ -32,6 +32,12 @@ from transforms.sinks.lakes.store import Batch, Parts
 WAIT_S = 60.0
 """For so long another process may have the file open before a bundle fails."""
 
+KEPT = "30 days"
+"""For so long ids of elements are remembered."""
+
+CHECK_S = 5.0
+"""For so long before a run is refused: readers come and go."""
+
 _RETRY_S = 0.2
 _BATCHES = "CREATE TABLE IF NOT EXISTS _batches (tbl VARCHAR, batch VARCHAR, added TIMESTAMPTZ)"
 _RUNS = "CREATE TABLE IF NOT EXISTS _runs (run_id VARCHAR, tbl VARCHAR, replaced TIMESTAMPTZ)"
@@ -62,7 +68,7 @@ class DuckDBFile:
             raise BrokerFault(reason)
         new = not os.path.exists(self._path)
         notes: list[str] = []
-        with self._open(wait_s=0) as connection:
+        with self._open(wait_s=min(self._wait_s, CHECK_S)) as connection:
             for output in outputs.values():
                 lacking = self._lacking(connection, output)
                 if lacking and not replaced:
@@ -105,6 +111,7 @@ class DuckDBFile:
     ) -> None:
         with self._open() as connection, _transaction(connection):
             connection.execute(_BATCHES)
+            connection.execute(f"DELETE FROM _batches WHERE added < now() - INTERVAL {KEPT}")
             for name, listed in batches.items():
                 self._add(connection, outputs[name], listed)
 
@@ -258,4 +265,5 @@ def _text(text: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    # What it says behind that is for people at its own command line.
+    return str(error).strip().split("\n")[0].partition(". However")[0]

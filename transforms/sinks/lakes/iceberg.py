@@ -22,6 +22,7 @@ from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    ValidationException,
 )
 from pyiceberg.expressions import AlwaysTrue, In, Reference
 from pyiceberg.table import Table, Transaction
@@ -48,6 +49,9 @@ STEP_BYTES = 256 * 1024 * 1024
 """So much of a replaced table is written at a time."""
 
 BATCHES, RUN = "imixs.batches", "imixs.run"
+
+_CONFLICTS = (CommitFailedException, ValidationException)
+"""Another writer has committed first, to the table, or to the very rows that are overwritten."""
 
 _writing = threading.Lock()
 """Threads of one process would only make each other try again."""
@@ -127,7 +131,7 @@ class IcebergTables:
                     try:
                         self._add(outputs[name], listed)
                         break
-                    except CommitFailedException as error:
+                    except _CONFLICTS as error:
                         if attempt == ATTEMPTS - 1:
                             self._fail(f"{self._target.place(name)} did not take rows", error)
                         time.sleep(min(5.0, 0.05 * 2**attempt))
@@ -218,7 +222,7 @@ class IcebergTables:
     def _asking(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (BrokerFault, CommitFailedException):
+        except (BrokerFault, *_CONFLICTS):
             raise
         # Catalogs have clients of their own, each with its own errors, and none in common.
         except Exception as error:

@@ -223,11 +223,14 @@ def test_the_graph_of_file_loads_is_built(runner: str, tmp_path: Path) -> None:
         project="my-project",
         region="europe-west1",
         temp_location="gs://bucket/temp",
+        no_auth=True,
+        dry_run=True,
     )
     root = beam.Pipeline(options=flags)
-    build_load(root, TARGET, TABLES, {name: [str(tmp_path / "x.parquet")] for name in TABLES})
+    outputs = {"late": LATE, "cases": CASES}
+    build_load(root, TARGET, outputs, {name: [str(tmp_path / "x.parquet")] for name in outputs})
     found = labels(root)
-    for name in TABLES:
+    for name in outputs:
         assert any(f"Load {name}/BigQueryBatchFileLoads" in label for label in found), name
 
 
@@ -238,6 +241,8 @@ def test_the_graph_of_streaming_inserts_is_built(runner: str) -> None:
         project="my-project",
         region="europe-west1",
         temp_location="gs://bucket/temp",
+        no_auth=True,
+        dry_run=True,
         streaming=True,
     )
     root = beam.Pipeline(options=flags)

@@ -174,7 +174,11 @@ class IcebergTarget:
     def folder(self) -> str:
         """The local path that it writes to; empty if it is elsewhere."""
         warehouse = self.warehouse.removeprefix("file://")
-        return "" if "://" in warehouse else warehouse
+        if warehouse and "://" not in warehouse:
+            return warehouse
+        # A catalog in a file is of this machine, wherever the tables are.
+        scheme, _, path = self.uri.partition(":///")
+        return path if scheme == "sqlite" else ""
 
     def __str__(self) -> str:
         given = {"uri": self.uri, "warehouse": self.warehouse}

@@ -22,7 +22,8 @@ from tests.services.pubsub import EMULATOR, PROJECT, PubSubService
 from tests.sinks.lakes import bigquery_double
 from tests.sinks.lakes.places import KINDS, Place, place
 from transforms.addresses import BrokerFault
-from transforms.sinks.lakes.columns import plain_rows
+from transforms.sinks.lakes.columns import plain_rows, plain_schema
+from transforms.sinks.lakes.store import open_database
 
 SECOND = 1_000_000
 NAMES = PIPELINES["transitions"].tables
@@ -90,7 +91,7 @@ def test_a_database_that_fails_is_said_and_the_folder_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    opened = databases.open_database
+    opened = open_database
 
     class Full:
         """As it is until the check is over; then the disk is full."""
@@ -360,6 +361,4 @@ def _as_rows(there: Place, name: str) -> list[streams.Row]:
 
 
 def _schema(name: str) -> pa.Schema:
-    from transforms.sinks.lakes.columns import plain_schema  # noqa: PLC0415
-
     return plain_schema(TABLES[name])

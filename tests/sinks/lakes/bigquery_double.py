@@ -100,7 +100,7 @@ def _wrong(field: dict[str, Any] | None, value: Any) -> str:
             datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007
         elif type_ == "BYTES":
             base64.b64decode(value, validate=True)
-        fits = {
+        fits: Any = {
             "STRING": str,
             "INTEGER": int,
             "FLOAT": (int, float),

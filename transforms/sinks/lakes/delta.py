@@ -11,8 +11,9 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import pyarrow as pa
 from deltalake import (
@@ -77,34 +78,38 @@ class DeltaTables:
         number = _number(run_id)
         counts = {}
         for name, output in outputs.items():
+            self._patiently(name, partial(self._replace, output, parts, number))
             table = self._open(name)
-            if table is not None:
-                self._lacking(table, output)
-            if table is None or _version(table, _REPLACED) != number:
-                self._commit(
-                    output,
-                    self._reader(output, parts),
-                    "overwrite",
-                    [Transaction(_REPLACED, number)],
-                )
-                table = self._open(name)
             assert table is not None
             counts[name] = int(table.count())
         return counts
+
+    def _replace(self, output: Output, parts: Parts, number: int) -> None:
+        table = self._open(output.name)
+        if table is not None:
+            self._lacking(table, output)
+            if _version(table, _REPLACED) == number:
+                return
+        rows = self._reader(output, parts)
+        self._commit(output, rows, "overwrite", [Transaction(_REPLACED, number)])
 
     def add(  # noqa: D102
         self, outputs: Mapping[str, Output], batches: Mapping[str, Sequence[Batch]]
     ) -> None:
         with _writing:
             for name, listed in batches.items():
-                for attempt in range(ATTEMPTS):
-                    try:
-                        self._add(outputs[name], listed)
-                        break
-                    except CommitFailedError as error:
-                        if attempt == ATTEMPTS - 1:
-                            self._fail(name, error)
-                        time.sleep(min(5.0, 0.05 * 2**attempt))
+                self._patiently(name, partial(self._add, outputs[name], listed))
+
+    def _patiently(self, name: str, act: Callable[[], None]) -> None:
+        """Do it again while others commit first."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return act()
+            except CommitFailedError as error:
+                if attempt == ATTEMPTS - 1:
+                    self._fail(name, error)
+                time.sleep(min(5.0, 0.05 * 2**attempt))
+        return None
 
     def _add(self, output: Output, listed: Sequence[Batch]) -> None:
         table = self._open(output.name)
@@ -207,7 +212,7 @@ class DeltaTables:
         except (DeltaError, OSError) as error:
             self._fail(output.name, error)
 
-    def _fail(self, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception) -> NoReturn:
         reason = f"{self._target.place(name)} did not take rows: {_first_line(error)}"
         raise BrokerFault(reason) from error
 

@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -96,15 +97,15 @@ class IcebergTables:
         counts = {}
         with _writing:
             for name, output in outputs.items():
-                table = self._made(output)
-                if _last_run(table) != run_id:
-                    self._replace(table, output, parts, run_id)
-                    table = self._made(output)
-                snapshot = table.current_snapshot()
+                self._patiently(name, partial(self._replace, output, parts, run_id))
+                snapshot = self._made(output).current_snapshot()
                 counts[name] = 0 if snapshot is None else int(_said(snapshot, "total-records") or 0)
         return counts
 
-    def _replace(self, table: Table, output: Output, parts: Parts, run_id: str) -> None:
+    def _replace(self, output: Output, parts: Parts, run_id: str) -> None:
+        table = self._made(output)
+        if _last_run(table) == run_id:
+            return
         properties = {RUN: run_id}
         with self._asking(f"{self._target.place(output.name)} did not take rows"):
             change = table.transaction()
@@ -127,14 +128,18 @@ class IcebergTables:
     ) -> None:
         with _writing:
             for name, listed in batches.items():
-                for attempt in range(ATTEMPTS):
-                    try:
-                        self._add(outputs[name], listed)
-                        break
-                    except _CONFLICTS as error:
-                        if attempt == ATTEMPTS - 1:
-                            self._fail(f"{self._target.place(name)} did not take rows", error)
-                        time.sleep(min(5.0, 0.05 * 2**attempt))
+                self._patiently(name, partial(self._add, outputs[name], listed))
+
+    def _patiently(self, name: str, act: Callable[[], None]) -> None:
+        """Do it again while others commit first."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return act()
+            except _CONFLICTS as error:
+                if attempt == ATTEMPTS - 1:
+                    self._fail(f"{self._target.place(name)} did not take rows", error)
+                time.sleep(min(5.0, 0.05 * 2**attempt))
+        return None
 
     def _add(self, output: Output, listed: Sequence[Batch]) -> None:
         table = self._made(output)

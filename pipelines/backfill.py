@@ -34,6 +34,7 @@ from pipelines import (
     summary,
     watch,
 )
+from pipelines.databases import check_databases, databases_of, deliver, staged
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.flink import FlinkPlan
 from pipelines.job import Job
@@ -61,8 +62,8 @@ def launch_backfill(
         RunError: it can't be started, or it failed.
         KeyboardInterrupt: the user has had enough; everything temporary is removed.
     """
-    with Workers([f"pipelines.{pipeline.name}"]) as workers:
-        return _run(pipeline, settings, flags, screen, workers)
+    with staged(settings) as held, Workers([f"pipelines.{pipeline.name}"]) as workers:
+        return _run(pipeline, held, flags, screen, workers)
 
 
 def _run(
@@ -109,6 +110,9 @@ def _run(
         )
         # Its workers are processes of this machine then, and see its files.
         chosen = replace(chosen, local=chosen.local or on_flink.own_pool)
+    check_databases(pipeline, settings, screen, flags, local=chosen.local, streaming=False)
+    if databases_of(settings) and (detached or not (chosen.local or "://" in settings.output)):
+        raise RunError(ExitCode.USAGE, _undeliverable(settings, chosen, detached))
     if settings.explain_plan:
         summary.show_plan(screen, pipeline, settings, plan, chosen, on_flink)
         return ExitCode.OK
@@ -160,7 +164,21 @@ def _run(
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
         manifest = read_manifest(settings.output, run.run_id)
-    return summary.close(screen, settings, manifest, time.monotonic() - begun)
+    delivered = deliver(settings, manifest, flags)
+    return summary.close(screen, settings, manifest, time.monotonic() - begun, delivered)
+
+
+def _undeliverable(settings: Settings, chosen: engine.Engine, detached: bool) -> str:
+    target = databases_of(settings)[0]
+    if detached:
+        return (
+            f"--output {target} is filled when the tables are whole, and --no_wait_until_finish "
+            "does not wait for that; leave it out"
+        )
+    return (
+        f"--output {target} is filled from files, and the workers of {chosen} share none with this "
+        f"machine; give a folder of theirs besides: --output gs://bucket/out {target}"
+    )
 
 
 def _serving(

@@ -1,15 +1,16 @@
 """The brokers that streams read and write, by the scheme of an address: all that a run asks of one.
 
-A broker more is an entry in `BROKERS`, a case in the functions below, and its source and sink in
-`transforms`. Nothing is imported before an address is of it: Beam and Arrow are not for `--help`,
-and the client may be missing.
+Databases are here by their addresses only: what is asked of them is in `databases`. A broker more
+is an entry in `BROKERS`, a case in the functions below, and its source and sink in `transforms`.
+Nothing is imported before an address is of it: Beam and Arrow are not for `--help`, and the client
+may be missing.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.exit_codes import ExitCode, RunError
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from transforms.formats.base import Message
     from transforms.kafka import KafkaAddress, KafkaTarget
     from transforms.pubsub import PubSubAddress, PubSubTarget
+    from transforms.sinks.lakes.address import TableTarget
 
     Address = KafkaAddress | PubSubAddress
-    Target = KafkaTarget | PubSubTarget
+    Topics = KafkaTarget | PubSubTarget
+    Target = Topics | TableTarget
 
 
 class Broker(NamedTuple):
@@ -41,6 +44,23 @@ BROKERS = (
     Broker("kafka://", "confluent_kafka", "kafka"),
     Broker("pubsub://", "google.cloud.pubsub_v1", "pubsub"),
 )
+
+
+DATABASES = (
+    Broker("duckdb://", "duckdb", "duckdb"),
+    # Also delta+s3:// and others; of stores that there are not, the address itself tells.
+    Broker("delta://", "deltalake", "delta"),
+    Broker("delta+", "deltalake", "delta"),
+    Broker("iceberg://", "pyiceberg", "iceberg"),
+    Broker("bigquery://", "google.cloud.bigquery", "bigquery"),
+)
+
+
+def database_of(text: str) -> Broker | None:
+    """Return the database whose address this is; None: it is none."""
+    if text.endswith(".duckdb") and "://" not in text:
+        return DATABASES[0]
+    return next((each for each in DATABASES if text.startswith(each.scheme)), None)
 
 
 def broker_of(text: str) -> Broker | None:
@@ -78,6 +98,10 @@ def parse_target(text: str) -> Target:
     Raises:
         BadAddress: it is not one.
     """
+    if database_of(text):
+        from transforms.sinks.lakes.address import parse_tables  # noqa: PLC0415
+
+        return parse_tables(text)
     if text.startswith("pubsub://"):
         from transforms.pubsub import PubSubTarget  # noqa: PLC0415
 
@@ -87,9 +111,19 @@ def parse_target(text: str) -> Target:
     return KafkaTarget.parse(text)
 
 
+def topics_among(targets: Iterable[Target]) -> list[Topics]:
+    """Return the targets that are topics of a broker."""
+    return [target for target in targets if not is_database(target)]  # type: ignore[misc]
+
+
 def is_pubsub(found: Address | Target) -> bool:
     """Say whether an address is one of Pub/Sub."""
     return str(found).startswith("pubsub://")
+
+
+def is_database(found: Address | Target) -> bool:
+    """Say whether an address is one of a database."""
+    return database_of(str(found)) is not None
 
 
 def topics_of(address: Address) -> dict[str, int]:
@@ -101,7 +135,7 @@ def topics_of(address: Address) -> dict[str, int]:
     return _asked(_room(address).check, address, code=ExitCode.NO_INPUT)
 
 
-def check_target(target: Target, tables: tuple[str, ...]) -> None:
+def check_target(target: Topics, tables: tuple[str, ...]) -> None:
     """Ask whether a broker takes us.
 
     Raises:
@@ -113,7 +147,7 @@ def check_target(target: Target, tables: tuple[str, ...]) -> None:
         _asked(_room(target).check_target, target)
 
 
-def create_topics(target: Target, outputs: Mapping[str, Any]) -> list[str]:
+def create_topics(target: Topics, outputs: Mapping[str, Any]) -> list[str]:
     """Create the topics that are missing, if the address does not forbid it; return their names.
 
     Raises:
@@ -139,7 +173,7 @@ def sample(address: Address, topics: Mapping[str, int]) -> dict[str, list[Messag
     return kafka.sample(address, own)  # type: ignore[arg-type]
 
 
-def overlap(address: Address, target: Target, topics: set[str], tables: set[str]) -> list[str]:
+def overlap(address: Address, target: Topics, topics: set[str], tables: set[str]) -> list[str]:
     """Return the topics of an address that a target would write to."""
     if is_pubsub(address) or is_pubsub(target):
         # A subscription does not show which topic it is of.
@@ -148,7 +182,7 @@ def overlap(address: Address, target: Target, topics: set[str], tables: set[str]
     return sorted(tables & topics) if shared else []
 
 
-def _room(found: Address | Target) -> Any:
+def _room(found: Address | Topics) -> Any:
     return importlib.import_module(f"transforms.{'pubsub' if is_pubsub(found) else 'kafka'}")
 
 

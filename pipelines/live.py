@@ -22,6 +22,12 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from pipelines import beam_log, brokers, flink, flink_options, flink_watch, picture, stream_engine
 from pipelines import dataflow as on_dataflow
+from pipelines.databases import (
+    check_databases,
+    databases_of,
+    prepare_databases,
+    show_database,
+)
 from pipelines.exit_codes import ExitCode, RunError, Terminated
 from pipelines.flink import FlinkPlan
 from pipelines.job import Job
@@ -82,6 +88,7 @@ def launch_stream(
     if chosen.native:
         on_dataflow.check(settings, flags)
     topics = check_brokers(pipeline, settings)
+    check_databases(pipeline, settings, screen, flags, local=chosen.local, streaming=True)
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
     on_flink: FlinkPlan | None = None
     if flink_options.wanted(flags):
@@ -106,10 +113,11 @@ def launch_stream(
         root = beam.Pipeline(runner=runner, options=flags)
         # Before anything is made: a state that is handed over may not fit.
         pipeline.build(root, settings, run)
-        for target in settings.targets:
+        for target in brokers.topics_among(settings.targets):
             for name in brokers.create_topics(target, _outputs(pipeline)):
                 lost = "; until it has a subscription its rows are kept by nobody"
                 screen.note(f"created topic {name}{lost if brokers.is_pubsub(target) else ''}")
+        prepare_databases(pipeline, settings, screen)
         screen.note(f"engine: {chosen} ({chosen.reason})")
         _warn_of_files(screen, settings, chosen, sink)
         if on_flink is not None:
@@ -430,8 +438,10 @@ def _show_plan(
     screen.say(f"engine    {engine} ({engine.reason})")
     for setting in on_flink.settings if on_flink is not None else ():
         screen.say(f"          {setting}")
-    for target in settings.targets:
+    for target in brokers.topics_among(settings.targets):
         screen.say(f"output    {target}")
+    for database in databases_of(settings):
+        show_database(screen, database, pipeline)
     if settings.output:
         screen.say(f"output    {settings.output}, {settings.output_format}")
     screen.say(f"          {', '.join(pipeline.tables)}")

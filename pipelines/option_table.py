@@ -96,9 +96,11 @@ OPTIONS: tuple[Option, ...] = (
         "output",
         _WRITING,
         "FOLDER|URI",
-        "where the tables go: a folder, in which those of an earlier run are replaced; of a "
-        "stream also topics, kafka://host:9092/prefix- or 'pubsub://PROJECT/prefix-?create=yes', "
-        "and several outputs",
+        "where the tables go: a folder, in which those of an earlier run are replaced; or a "
+        "database: FILE.duckdb, delta:///folder (also delta+s3://, delta+gs://, delta+az://), "
+        "'iceberg://CATALOG/NAMESPACE?uri=U&warehouse=W', 'bigquery://PROJECT/DATASET?prefix=P'; "
+        "of a stream also topics, kafka://host:9092/prefix- or "
+        "'pubsub://PROJECT/prefix-?create=yes', and several outputs",
         many=True,
     ),
     Option("output_format", _WRITING, "NAME", "parquet, jsonl or csv", "parquet"),
@@ -161,7 +163,7 @@ OPTIONS: tuple[Option, ...] = (
         _TIMES,
         "DURATION",
         "a stream folds so much of it at a time: shorter is sooner, longer costs less (default: "
-        "1s; 1m where all outputs are folders)",
+        "1s; 1m where no output is a topic)",
     ),
     Option(
         "max_future",

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pipelines import option_values, values
-from pipelines.brokers import broker_of, missing, parse_address, parse_target
+from pipelines.brokers import (
+    broker_of,
+    database_of,
+    is_database,
+    missing,
+    parse_address,
+    parse_target,
+    topics_among,
+)
 from pipelines.exit_codes import UsageError
 from pipelines.option_table import OPTIONS, options_of
 from pipelines.paths import local_path, matches, missing_client, patterns_of
@@ -241,7 +249,7 @@ class Reader:
         if any(broker_of(text) for text in given["input"] or ()):
             self._check_stream()
         else:
-            self._check_backfill(targets)
+            self._check_backfill(targets, output)
         if window is not None:
             self._check_windows()
         return Settings(
@@ -251,7 +259,7 @@ class Reader:
             sources=sources,
             targets=targets,
             granule_ms=self._granule(
-                granule, 1000 if targets or not sources else 60_000, window, early
+                granule, 1000 if topics_among(targets) or not sources else 60_000, window, early
             ),
             window=window,
             early_ms=early,
@@ -417,7 +425,7 @@ class Reader:
     def _address(self, parse: Callable[[str], T], text: str) -> T | None:
         from transforms.addresses import BadAddress  # noqa: PLC0415 (pyarrow: not for --help)
 
-        broker = broker_of(text)
+        broker = broker_of(text) or database_of(text)
         if broker is not None and missing(broker):
             problem = f"{text} needs a client; pip install 'imixs-data-streaming[{broker.extra}]'"
             self.problems.append(problem)
@@ -432,7 +440,7 @@ class Reader:
         self, pipeline: Pipeline, output_format: str, patterns: tuple[str, ...]
     ) -> tuple[str, tuple[Target, ...]]:
         texts = self.given["output"] or []
-        topics = [text for text in texts if broker_of(text)]
+        topics = [text for text in texts if broker_of(text) or database_of(text)]
         folders = [text for text in texts if text not in topics]
         if len(folders) > 1:
             self.problems.append(f"--output '{folders[1]}' is a second folder; give one")
@@ -440,6 +448,7 @@ class Reader:
         if topics:
             parsed = [self._address(parse_target, text) for text in topics]
             targets = [each for each in parsed if each is not None]
+            self._check_databases(targets, patterns)
             if not folders:
                 return "", tuple(targets)
         folder = folders[0] if folders else ""
@@ -455,14 +464,42 @@ class Reader:
             if self.given[name]:
                 self.problems.append(f"--{name} is not for topics: {reason}; leave it out")
 
-    def _check_backfill(self, targets: tuple[Target, ...]) -> None:
+    def _check_databases(self, targets: Sequence[Target], patterns: tuple[str, ...]) -> None:
+        for target in targets:
+            # Of the others nothing lies here.
+            place = getattr(target, "folder", "")
+            inside = [p for p in patterns if place and matches(p, f"{place}/x/x.parquet")]
+            inside += [p for p in patterns if place and matches(p, place)]
+            if inside:
+                self.problems.append(
+                    f"--output '{target}' lies in --input '{inside[0]}'; a second run would read "
+                    "the tables of the first: give a place outside"
+                )
+
+    def _check_backfill(self, targets: tuple[Target, ...], folder: str) -> None:
         """Refuse what only a stream can do."""
         for name in ("state_from", "granule", "max_future", "early_firing"):
             if self.given.get(name):
                 self.problems.append(f"--{name} is for streams, and --input names files")
-        if targets:
+        topics = topics_among(targets)
+        if topics:
             self.problems.append(
-                f"--output {targets[0]} is for streams, and --input names files; give a folder"
+                f"--output {topics[0]} is for streams, and --input names files; give a folder, or "
+                "a database, such as out.duckdb"
+            )
+        databases = [each for each in targets if is_database(each)]
+        if len(databases) > 1:
+            self.problems.append(
+                f"--output {databases[1]} is a second database; a run over files fills one, and a "
+                "folder"
+            )
+        if databases and self.given["output_format"] not in (None, "parquet"):
+            self.problems.append(
+                f"--output {databases[0]} is filled from Parquet; leave out --output_format"
+            )
+        if databases and self.given["keep_state"] and not folder:
+            self.problems.append(
+                "--keep_state needs a folder; give one besides, --output FOLDER ..."
             )
         if self.given["keep_state"] and self.given["complete_log"]:
             self.problems.append("--keep_state has nothing to keep: --complete_log ends every case")

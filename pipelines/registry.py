@@ -141,6 +141,10 @@ TRANSITIONS = Pipeline(
             ),
         ),
         Example(
+            "An archive into a DuckDB file; also Delta Lake, Iceberg, BigQuery (docs/sinks.md)",
+            ("transitions --input 'archive/**/*.xml' --output out.duckdb",),
+        ),
+        Example(
             "JSON of one's own by a mapping file; inspect shows first what will become of it",
             (
                 "transitions --input examples/mapping/orders.jsonl --output out",

@@ -21,6 +21,7 @@ class Settings:
         pipeline: the pipeline's name.
         input: paths and globs, of any Beam file system.
         output: folder of the output tables, without a slash at its end.
+        staged: that folder is a temporary one, from which a database is filled.
         format: name of a format, or `auto`.
         output_format: `parquet`, `jsonl` or `csv`.
         columns: pairs of event column and the input's name for it.
@@ -40,7 +41,7 @@ class Settings:
         until_us: the input is complete up to here (exclusive); None: every deadline fires.
         started_us: when the run started.
         sources: topics to read, each an address; a run with any is a stream.
-        targets: topics to write.
+        targets: topics and databases to write.
         granule_ms: so much of a stream is folded at a time.
         max_future_ms: an event so far ahead of its record's time is a dead letter.
         state_from: output of a run whose state a stream goes on from; empty for none.
@@ -71,6 +72,7 @@ class Settings:
     input: tuple[str, ...]
     output: str
     started_us: int
+    staged: bool = False
     format: str = "auto"
     output_format: str = "parquet"
     columns: tuple[tuple[str, str], ...] = ()

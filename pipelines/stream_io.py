@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.brokers import is_pubsub
+from pipelines.brokers import is_database, is_pubsub
 from pipelines.registry import Stream
 from pipelines.settings import Settings
 from schemas.tables import Output
@@ -112,6 +112,8 @@ def writing(
         scratch: where delivered rows are counted.
         stream: of the run.
     """
+    if is_database(target):
+        return _into_tables(target, tables, number, scratch, stream)
     if is_pubsub(target):
         from transforms.sinks.pubsub import WriteNative, WritePubSub  # noqa: PLC0415
 
@@ -121,3 +123,24 @@ def writing(
     from transforms.sinks.kafka import WriteKafka  # noqa: PLC0415
 
     return WriteKafka(target, tables, number=number, scratch=scratch)
+
+
+def _into_tables(
+    target: Any, tables: Mapping[str, Output], number: int, scratch: str, stream: Stream
+) -> Any:
+    """Return the step that writes to a database."""
+    from transforms.sinks.lakes.address import BigQueryTarget  # noqa: PLC0415
+
+    if isinstance(target, BigQueryTarget):
+        from transforms.sinks.lakes.bigquery_steps import (  # noqa: PLC0415 (its client may be missing)
+            InsertBigQuery,
+            WriteBigQuery,
+        )
+
+        if stream.account:
+            # Engines of one process group nothing of a stream, as Beam's own step has to.
+            return InsertBigQuery(target, tables, number, scratch)
+        return WriteBigQuery(target, tables)
+    from transforms.sinks.lakes.write import WriteTables  # noqa: PLC0415
+
+    return WriteTables(target, tables, number, scratch)

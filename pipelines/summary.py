@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import show
+from pipelines.databases import databases_of, show_database
 from pipelines.engine import Engine
 from pipelines.exit_codes import ExitCode
 from pipelines.flink import FlinkPlan
-from pipelines.laws import laws, show_laws, verdict
+from pipelines.laws import Law, laws, show_laws, verdict
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
@@ -26,12 +27,29 @@ EXAMPLES = 5
 
 
 def close(
-    screen: Screen, settings: Settings, manifest: Mapping[str, Any], seconds: float
+    screen: Screen,
+    settings: Settings,
+    manifest: Mapping[str, Any],
+    seconds: float,
+    delivered: Mapping[str, Mapping[str, int]] | None = None,
 ) -> ExitCode:
-    """Print the summary of a finished run and return how it ended."""
+    """Print the summary of a finished run and return how it ended.
+
+    Args:
+        screen: where.
+        settings: of the run.
+        manifest: that it has left.
+        seconds: how long it took.
+        delivered: database -> table -> rows that it has, of each that the run has filled.
+    """
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
     checked = laws(manifest)
+    for place, rows in (delivered or {}).items():
+        checked += [
+            Law(f"rows of {name} in {place}", held["rows"], (("delivered", rows[name]),))
+            for name, held in manifest["tables"].items()
+        ]
     show_laws(screen, checked)
     _show_tables(screen, settings, manifest)
     _show_quality(screen, manifest)
@@ -54,8 +72,13 @@ def _show_tables(screen: Screen, settings: Settings, manifest: Mapping[str, Any]
     table.add_column("path", overflow="fold")
     for name in show.table_names(manifest):
         written = manifest["tables"][name]
+        files = f"{_count(written['files']):,}"
         path = f"{settings.output}/{name}/*.{settings.output_format}"
-        table.add_row(name, f"{written['rows']:,}", f"{_count(written['files']):,}", path)
+        rows = f"{written['rows']:,}"
+        if not settings.staged:
+            table.add_row(name, rows, files, path)
+        for target in databases_of(settings):
+            table.add_row(name, rows, "", target.place(name))
     screen.table(table)
     screen.say()
 
@@ -83,6 +106,9 @@ def _show_dead_letters(screen: Screen, settings: Settings, dead: int) -> None:
         screen.say(Text(f"    {kind.source}", "dim"))
     if len(kinds) > EXAMPLES:
         screen.say(f"  and {counted(len(kinds) - EXAMPLES, 'other kind')} of error")
+    if settings.staged:
+        screen.say()
+        return
     folder = shlex.quote(settings.output)
     screen.say(Text(f"  look: python run.py show {folder} --table dead_letters", "dim"))
     screen.say()
@@ -116,8 +142,12 @@ def show_plan(
     since = "the first event" if settings.since_us is None else time_text(settings.since_us)
     until = "the last deadline" if settings.until_us is None else time_text(settings.until_us)
     screen.say(f"time      from {since} until {until}")
+    databases = databases_of(settings)
     where = settings.output or "--output is not given"
-    screen.say(f"output    {where}, {settings.output_format}")
+    if not settings.staged and (settings.output or not databases):
+        screen.say(f"output    {where}, {settings.output_format}")
+    for target in databases:
+        show_database(screen, target, pipeline)
     screen.say(f"          {', '.join(pipeline.tables)}")
     for warning in plan.warnings:
         screen.warn(warning)

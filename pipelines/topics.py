@@ -22,7 +22,7 @@ def check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
     topics: dict[str, int] = {}
     for address in settings.sources:
         topics |= brokers.topics_of(address)
-    for target in settings.targets:
+    for target in brokers.topics_among(settings.targets):
         brokers.check_target(target, pipeline.tables)
         own = {target.topic(name) for name in pipeline.tables}
         for address in settings.sources:

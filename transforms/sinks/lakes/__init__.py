@@ -1,0 +1,1 @@
+"""Databases and lakehouses as outputs: a table each in DuckDB, Delta Lake, Iceberg, BigQuery."""

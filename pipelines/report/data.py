@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import orjson
@@ -30,6 +32,9 @@ MOST_ROWS = 50_000
 MOST_NAMES = {"groups": 50, "versions": 50, "states": 200, "actors": 200, "variants": 200}
 MOST_ERRORS = 50
 CASE_STEPS = 120
+TAIL = 10
+"""Windows of nothing but open cases are kept at the end: a tenth as many as were before them."""
+
 COARSEST = 24
 
 PANES = ("process_map", "state_times", "flow", "workload", "variants")
@@ -154,6 +159,7 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
     windows = windows_of(np.concatenate(starts), np.concatenate(ends))
     if windows.mixed:
         cut.append("rows of the global window stand beside those of others, and are left out")
+    windows = _without_tail(contents, windows, zone, cut)
     names = _names(contents, cut)
     return Frame(
         windows,
@@ -165,6 +171,32 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
         actors=names["actors"],
         variants=names["variants"],
     )
+
+
+def _without_tail(contents: Contents, windows: Windows, zone: str, cut: list[str]) -> Windows:
+    """Leave out most of the windows at the end in which cases only stayed open.
+
+    A case that is left open has its windows until it is forgotten, by default for a year: they
+    would press all that happened into a corner.
+    """
+    last = -1
+    for name in PANES:
+        rows = contents.rows(name)
+        found = windows.find(start_ms(rows))
+        if name == "flow":
+            happened = sum(integers(rows[each]) for each in ("transitions", "late"))
+            found = found[happened > 0]
+        last = max(last, int(found.max(initial=-1)))
+    kept = last + 1 + max(1, (last + 1) // TAIL)
+    lost = len(windows.start) - kept
+    if windows.is_global or last < 0 or lost <= 0:
+        return windows
+    ended = datetime.fromtimestamp(windows.end[last] / 1000, ZoneInfo(zone))
+    cut.append(
+        f"nothing happened after {ended.day} {ended:%b %Y, %H:%M}; {lost:,} later windows, in "
+        "which cases only stayed open, are left out"
+    )
+    return replace(windows, start=windows.start[:kept], end=windows.end[:kept])
 
 
 def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:

@@ -14,6 +14,8 @@ SEED ?= 7
 MINUTES ?= 30
 DEMO := demo
 DEMO_TABLES := transitions,cases,late,retracted,dead_letters,process_map,state_times,flow,workload,variants
+REPORT ?= $(DEMO)/report.html
+PICTURE ?= docs/report.png
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,6 +66,10 @@ test: $(TOOLS) ## style, types and tests
 .PHONY: bench
 bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as it comes
 	$(BIN)/python -m bench
+
+.PHONY: screenshot
+screenshot: $(TOOLS) ## take a picture of the demo's report, for the README (REPORT=, PICTURE=)
+	@$(BIN)/python -m examples.screenshot $(REPORT) $(PICTURE)
 
 .PHONY: soak
 soak: $(TOOLS) ## let a stream with faults run for long: does its memory stay flat?

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import orjson
@@ -17,9 +19,9 @@ import pyarrow.compute as pc
 
 from pipelines.laws import laws
 from pipelines.report import parts
+from pipelines.report.panes import last_panes
 from pipelines.report.parts import Frame, Part, start_ms
 from pipelines.report.periods import MISSING, Windows, cut_evenly, periods_of, windows_of
-from pipelines.report.standing import standing, until_last_event
 from pipelines.report.sums import Names, integers, weigh
 from pipelines.table_files import plain_schema
 from schemas.tables import TABLES
@@ -31,6 +33,9 @@ MOST_ROWS = 50_000
 MOST_NAMES = {"groups": 50, "versions": 50, "states": 200, "actors": 200, "variants": 200}
 MOST_ERRORS = 50
 CASE_STEPS = 120
+TAIL = 10
+"""Windows of nothing but open cases are kept at the end: a tenth as many as were before them."""
+
 COARSEST = 24
 
 PANES = ("process_map", "state_times", "flow", "workload", "variants")
@@ -97,9 +102,7 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         look: title, zone, time.
     """
     cut = list(contents.notes)
-    contents, quiet = _counted(contents)
-    if quiet:
-        cut.append("windows after the last event, in which cases are only open, are left out")
+    contents = replace(contents, tables=last_panes(contents.tables, PANES))
     frame = _frame(contents, look.zone, cut)
     chosen = _chosen(contents, frame.windows)
     coarser = 0
@@ -144,14 +147,6 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
     }
 
 
-def _counted(contents: Contents) -> tuple[Contents, int]:
-    """Leave out rows that do not count, and say how many are of windows after the last event."""
-    tables, quiet = standing(contents.tables, PANES), 0
-    if "flow" in tables:
-        tables["flow"], quiet = until_last_event(tables["flow"])
-    return replace(contents, tables=tables), quiet
-
-
 def packed(made: Mapping[str, Any]) -> bytes:
     """Write a page's data as JSON; `live` is what a stream that still runs adds."""
     return orjson.dumps(made)
@@ -166,6 +161,7 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
     windows = windows_of(np.concatenate(starts), np.concatenate(ends))
     if windows.mixed:
         cut.append("rows of the global window stand beside those of others, and are left out")
+    windows = _without_tail(contents, windows, zone, cut)
     names = _names(contents, cut)
     return Frame(
         windows,
@@ -177,6 +173,32 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
         actors=names["actors"],
         variants=names["variants"],
     )
+
+
+def _without_tail(contents: Contents, windows: Windows, zone: str, cut: list[str]) -> Windows:
+    """Leave out most of the windows at the end in which cases only stayed open.
+
+    A case that is left open has its windows until it is forgotten, by default for a year: they
+    would press all that happened into a corner.
+    """
+    last = -1
+    for name in PANES:
+        rows = contents.rows(name)
+        found = windows.find(start_ms(rows))
+        if name == "flow":
+            happened = sum(integers(rows[each]) for each in ("transitions", "late"))
+            found = found[happened > 0]
+        last = max(last, int(found.max(initial=-1)))
+    kept = last + 1 + max(1, (last + 1) // TAIL)
+    lost = len(windows.start) - kept
+    if windows.is_global or last < 0 or lost <= 0:
+        return windows
+    ended = datetime.fromtimestamp(windows.end[last] / 1000, ZoneInfo(zone))
+    cut.append(
+        f"nothing happened after {ended.day} {ended:%b %Y, %H:%M}; {lost:,} later windows, in "
+        "which cases only stayed open, are left out"
+    )
+    return replace(windows, start=windows.start[:kept], end=windows.end[:kept])
 
 
 def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:

@@ -311,13 +311,15 @@ def test_a_live_page_goes_on_by_itself(chromium: Any, tmp_path: Path) -> None:
             shown.page.wait_for_selector("#live .dot")
             assert shown.figure("Cases started") == "8"
             shown.page.select_option("#pick-version", label="1.0")
+            shown.page.locator("#people .bar-row").first.focus()
             more = save(tmp_path / "more", tables(cases(30, WAYS)))
             for path in sorted(more.glob("*/*.parquet")):
                 path.rename(
                     folder / path.parent.name / "flow-stream-1725000000000-00001-aa.parquet"
                 )
             shown.starts("15")
-            # What was chosen stays chosen.
+            # What was chosen stays chosen, and what had the focus has it.
+            assert shown.page.evaluate("document.activeElement.className") == "bar-row"
             assert (
                 shown.page.locator("#pick-version").evaluate("e => e.selectedOptions[0].text")
                 == "1.0"

@@ -215,6 +215,32 @@ def test_active_cases_are_those_of_the_last_window_of_a_period() -> None:
     assert sum(at_end) == expected
 
 
+def test_windows_of_open_cases_alone_do_not_press_the_rest_into_a_corner() -> None:
+    found = tables(cases(40, WAYS))
+    flow = found["flow"].to_pylist()
+    last = max(row["window_start"] for row in flow)
+    busy = len({row["window_start"] for row in flow})
+    hour = timedelta(hours=1)
+    quiet = {**flow[-1], "started": 0, "completed": 0, "transitions": 0, "active_cases": 7}
+    tail = [
+        {
+            **quiet,
+            **{"row_id": f"tail-{n}", "window_start": last + n * hour},
+            "window_end": last + (n + 1) * hour,
+        }
+        for n in range(1, 9001)
+    ]
+    page = made({**found, "flow": table_of("flow", [*flow, *tail])})
+    assert len(page["periods"]["start"]) == busy + busy // data_module.TAIL
+    assert sum(page["flow"]["transitions"]) == sum(row["transitions"] for row in flow)
+    at_end = page["flow"]["active"][-1]
+    assert at_end == 7
+    assert any("nothing happened after" in sentence for sentence in page["cut"])
+    # Few of them are what is: nothing new has come for a while.
+    page = made({**found, "flow": table_of("flow", [*flow, *tail[:3]])})
+    assert len(page["periods"]["start"]) == busy + 3 and not page["cut"]
+
+
 @pytest.mark.parametrize(
     ("window", "unit"),
     [(timedelta(hours=1), "hour"), (timedelta(days=1), "day"), (timedelta(days=7), None)],

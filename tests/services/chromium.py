@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
+from examples.screenshot import flags, installed
 from pipelines.prism import cache
 from tests.services.provision import Missing, call, locked
 
+__all__ = ["flags", "provision"]
+
 PART = "Chromium"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    *("--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-quic"),
-)
 
 
 def provision() -> str:
@@ -49,19 +46,7 @@ def provision() -> str:
 
 
 def _installed() -> str:
-    for name in NAMES:
-        path = shutil.which(name)
-        if path:
-            return path
     try:
-        from playwright.sync_api import sync_playwright  # noqa: PLC0415
+        return installed()
     except ImportError:
         raise Missing(PART, "Playwright drives it: pip install playwright") from None
-    with sync_playwright() as driver:
-        own = driver.chromium.executable_path
-    return own if Path(own).exists() else ""
-
-
-def flags() -> list[str]:
-    """Return what it is started with: nothing of its own over the network; root has no sandbox."""
-    return [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]

@@ -48,13 +48,13 @@ const app = (() => {
     dom.put("foot", dom.el("p", { text: `Made by Imixs Data Streaming. Counts and sums are exact; quantiles of cycle times are at most ${100 * model.error()} % off.` }));
   }
 
-  function live(now) {
-    const { live: found, zone } = model.data;
+  function live(found) {
+    const { zone } = model.data;
     const box = dom.at("live");
     box.hidden = !found;
     if (!found) return;
     const lag = found.known_until === null ? "nothing known yet"
-      : `${format.duration(Math.max(0, ((now || found.now) - found.known_until) / 1000))} behind`;
+      : `${format.duration(Math.max(0, (found.now - found.known_until) / 1000))} behind`;
     const dead = model.data.dead.reduce((all, one) => all + one.count, 0);
     const facts = [
       ["transitions a second", found.rate === null ? "–" : format.short(Math.round(found.rate * 10) / 10)],
@@ -68,6 +68,7 @@ const app = (() => {
 
   function draw() {
     const filter = filters.chosen;
+    const again = focused();
     dom.untip();
     figures(filter);
     processMap.draw(filter);
@@ -77,6 +78,18 @@ const app = (() => {
     people.draw(filter);
     lists.variants(filter);
     lists.quality(filter);
+    again();
+  }
+  // What had the focus is drawn anew: the mark of the same name gets it back.
+  function focused() {
+    const held = document.activeElement;
+    const box = held && held.closest("[id]");
+    const name = held && held.dataset.name;
+    return () => {
+      if (!name || !box || held.isConnected) return;
+      const same = [...box.querySelectorAll("[data-name]")].find((mark) => mark.dataset.name === name);
+      if (same) same.focus({ preventScroll: true });
+    };
   }
   // Sliders fire faster than a page can be drawn.
   function soon() {
@@ -88,7 +101,7 @@ const app = (() => {
     const data = model.load(text);
     filters.refit(data);
     heading();
-    live();
+    live(data.live);
     draw();
   }
 
@@ -104,8 +117,8 @@ const app = (() => {
         if (answer.status === 200) {
           tag = answer.headers.get("ETag") || "";
           show(await answer.text());
-        } else if (answer.status === 304) live(Date.parse(answer.headers.get("Date")));
-        else throw new Error(`the server answers ${answer.status}`);
+        } else if (answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
+        live(JSON.parse(answer.headers.get("X-Stream")));
         dom.at("live").classList.remove("away");
         pause = POLL_MS;
       } catch (error) {

@@ -55,7 +55,7 @@ const dom = (() => {
   // A mark that says what it is, to a pointer, to a keyboard and to a screen reader.
   function mark(element, lines, more = {}) {
     const label = lines.map((line) => (Array.isArray(line) ? line.join(" ") : line)).join(", ");
-    fill(element, { role: "img", "aria-label": label, tabindex: "-1" });
+    fill(element, { role: "img", "aria-label": label, "data-name": lines[0], tabindex: "-1" });
     const on = (event) => {
       tip(event, lines);
       if (more.on) more.on();

@@ -197,14 +197,11 @@ const processMap = (() => {
       "data-width": Math.ceil(placed.width), "data-height": Math.ceil(placed.height),
     }, lines, texts, boxes);
     const { scrollLeft, scrollTop } = box;
-    const had = box.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     dom.put(box, canvas);
     fit(canvas);
     dom.rove(box, marks);
     box.scrollLeft = scrollLeft;
     box.scrollTop = scrollTop;
-    const again = had && marks.find((mark) => mark.getAttribute("aria-label") === had);
-    if (again) again.focus();
     legend(edges, nodes);
   }
 

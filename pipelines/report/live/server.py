@@ -39,6 +39,9 @@ from pipelines.screen import Screen
 LOGGER = logging.getLogger(__name__)
 
 COOKIE = "imixs_report"
+STANDING = "X-Stream"
+"""Header with how the stream stands: it changes while the data does not."""
+
 SILENCE_S = 30.0
 """A connection that says nothing for so long is closed."""
 
@@ -151,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         if asked.path == "/":
             self._send(HTTPStatus.OK, page(server.title, snapshot.data, live=True), {})
         elif asked.path == "/data":
-            tag = {"ETag": snapshot.tag}
+            tag = {"ETag": snapshot.tag, STANDING: snapshot.live}
             if snapshot.tag in self.headers.get("If-None-Match", ""):
                 self._send(HTTPStatus.NOT_MODIFIED, b"", tag)
             elif "gzip" in self.headers.get("Accept-Encoding", ""):

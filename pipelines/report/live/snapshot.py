@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -34,11 +35,13 @@ class Snapshot:
         data: JSON.
         packed: the same, by gzip.
         tag: of HTTP; another one for other data.
+        live: how the stream stands, JSON in ASCII, which changes while the data does not.
     """
 
     data: bytes
     packed: bytes
     tag: str
+    live: str
 
 
 class Snapshots:
@@ -58,7 +61,7 @@ class Snapshots:
         self._total = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="look for rows", daemon=True)
-        self.newest = Snapshot(b"", b"", "")
+        self.newest = Snapshot(b"", b"", "", "null")
 
     def start(self) -> None:
         """Make the first, and others from then on.
@@ -100,11 +103,12 @@ class Snapshots:
 
     def _make(self, problem: str) -> None:
         now = time.time_ns() // 1_000_000
-        live = standing(self._source, self._rate.of(self._total), now, problem)
-        moving = orjson.dumps({name: value for name, value in live.items() if name != "now"})
-        tag = f'"{hashlib.sha256(self._body + moving).hexdigest()[:32]}"'
+        standing_ = standing(self._source, self._rate.of(self._total), now, problem)
+        live = json.dumps(standing_)
+        tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
         if tag == self.newest.tag:
+            self.newest = replace(self.newest, live=live)
             return
-        head = orjson.dumps({"tag": tag, "live": live})
+        head = orjson.dumps({"tag": tag, "live": standing_})
         data = head[:-1] + b"," + self._body[1:]
-        self.newest = Snapshot(data, gzip.compress(data, 1, mtime=0), tag)
+        self.newest = Snapshot(data, gzip.compress(data, 1, mtime=0), tag, live)

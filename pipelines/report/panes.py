@@ -1,8 +1,6 @@
-"""Which rows of windows a report counts: the last panes, up to the last event.
+"""Which rows of windows count: an early pane does not, where its window has a final one.
 
-An early pane may tell what its window's final one does not have: a variant that is not among the
-most frequent any more. Windows behind the last event, in which cases are only open, go on for as
-long as cases are remembered, and would push all others to the page's edge.
+It may tell what the final one does not have: a variant that is not among the most frequent any more.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from transforms.hashing import LOW, combine, hash_strings
 _FINAL = "final"
 
 
-def standing(tables: Mapping[str, pa.Table], names: tuple[str, ...]) -> dict[str, pa.Table]:
+def last_panes(tables: Mapping[str, pa.Table], names: tuple[str, ...]) -> dict[str, pa.Table]:
     """Leave out early rows of windows that are over.
 
     Args:
@@ -39,18 +37,6 @@ def standing(tables: Mapping[str, pa.Table], names: tuple[str, ...]) -> dict[str
         kept = _is_final(rows) | ~np.isin(_window_and_group(rows), ended)
         found[name] = rows.filter(pa.array(kept))
     return found
-
-
-def until_last_event(flow: pa.Table) -> tuple[pa.Table, int]:
-    """Leave out windows behind the last one with an event, and say how many rows they had."""
-    if not flow.num_rows or flow["window_start"].null_count:
-        return flow, 0
-    events = pc.or_(pc.greater(flow["transitions"], 0), pc.greater(flow["late"], 0))
-    last = pc.max(flow.filter(events)["window_start"])
-    if not last.is_valid:
-        return flow, 0
-    kept = flow.filter(pc.less_equal(flow["window_start"], last))
-    return kept, flow.num_rows - kept.num_rows
 
 
 def _is_final(rows: pa.Table) -> npt.NDArray[np.bool_]:

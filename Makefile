@@ -53,7 +53,7 @@ demo: $(INSTALLED) ## simulate an archive, measure it, and make its report
 	@$(BIN)/python -m examples.compare $(DEMO)/out $(DEMO)/truth.json
 	@echo
 	@echo "== the report, to be opened in a browser"
-	@$(BIN)/python run.py report --input $(DEMO)/out --output $(DEMO)/report.html \
+	@$(BIN)/python run.py report --input $(DEMO)/out --output $(REPORT) \
 		--title "$(CASES) simulated cases"
 
 .PHONY: test

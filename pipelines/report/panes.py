@@ -1,6 +1,6 @@
 """Which rows of windows count: an early pane does not, where its window has a final one.
 
-It may tell what the final one does not have: a variant that is not among the most frequent any more.
+It may tell what the final one does not: a variant that is not among the most frequent any more.
 """
 
 from __future__ import annotations

@@ -89,7 +89,14 @@ def parse_lines(source: pa.NativeFile, output: Output, columns: Sequence[str]) -
     """
     schema = plain_schema(output, columns)
     options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    return _fit(pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK), options), schema)
+    try:
+        rows = pa.json.read_json(source, pa.json.ReadOptions(block_size=BLOCK), options)
+    except pa.ArrowInvalid as error:
+        # A table without rows is a file without bytes; the message is all that tells it.
+        if "Empty JSON" not in str(error):
+            raise
+        return schema.empty_table()
+    return _fit(rows, schema)
 
 
 def plain_schema(output: Output, columns: Sequence[str]) -> pa.Schema:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.report.data import Contents, Look, document, packed
+from pipelines.report.data import PANES, Contents, Look, document, packed
 from pipelines.report.page import page
 from tests.report.tables import cases, save, tables
 from tests.report.test_page import HOSTILE
@@ -242,6 +242,27 @@ def test_without_ends_the_page_says_so(open_page: Any) -> None:
     assert "--end_states" in shown.page.locator("#map-say").inner_text()
     assert shown.page.locator("#map .node.end").count() == 0
     assert shown.wrong == []
+
+
+@pytest.mark.parametrize("name", PANES)
+def test_a_folder_may_have_one_table_only(open_page: Any, name: str) -> None:
+    shown = open_page({name: orders(30)[name]})
+    assert shown.wrong == []
+    for place in ("map", "bottleneck", "cycle", "flow", "people", "variant", "quality"):
+        assert shown.page.locator(f"#{place}-say").inner_text()
+
+
+def test_a_window_that_is_cut_off_can_be_left_again_by_hand(open_page: Any) -> None:
+    """Both ends of the period at its last window: the first can still be taken and moved."""
+    shown = open_page(orders())
+    shown.page.locator("#period-from").press("End")
+    box = shown.page.locator(".range").bounding_box()
+    y = box["y"] + box["height"] / 2
+    shown.page.mouse.move(box["x"] + box["width"] - 8, y)
+    shown.page.mouse.down()
+    shown.page.mouse.move(box["x"] + 9, y, steps=5)
+    shown.page.mouse.up()
+    shown.starts("220")
 
 
 def test_an_empty_page_says_what_is_missing(open_page: Any) -> None:

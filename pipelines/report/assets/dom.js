@@ -55,7 +55,9 @@ const dom = (() => {
   // A mark that says what it is, to a pointer, to a keyboard and to a screen reader.
   function mark(element, lines, more = {}) {
     const label = lines.map((line) => (Array.isArray(line) ? line.join(" ") : line)).join(", ");
-    fill(element, { role: "img", "aria-label": label, "data-name": lines[0], tabindex: "-1" });
+    // An item of a list stays one.
+    const role = element.tagName === "LI" ? null : "img";
+    fill(element, { role, "aria-label": label, "data-name": lines[0], tabindex: "-1" });
     const on = (event) => {
       tip(event, lines);
       if (more.on) more.on();

@@ -106,6 +106,9 @@ const filters = (() => {
       dom.at(`period-${key}`).setAttribute("aria-valuetext", shown(ms));
     }
     const last = start.length - 1;
+    // Where both are at one end, that is on top which can still move.
+    dom.at("period-from").style.zIndex = chosen.from > last / 2 ? "2" : "1";
+    dom.at("period-to").style.zIndex = chosen.from > last / 2 ? "1" : "2";
     const band = document.querySelector(".range .band");
     band.style.left = `${(100 * chosen.from) / last}%`;
     band.style.right = `${100 - (100 * chosen.to) / last}%`;

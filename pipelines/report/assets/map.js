@@ -147,7 +147,7 @@ const processMap = (() => {
     if (edges.length > MOST_EDGES) edges = layout.kept(graph.edges, MOST_EDGES / graph.edges.length / 1.5);
     const shownMoves = edges.reduce((sum, edge) => sum + (edge.isEnd ? 0 : edge.count), 0);
     dom.at("edge-text").textContent =
-      `${edges.length} of ${graph.edges.length} moves, ${format.share(shownMoves, graph.moves)} of what happened` +
+      `${format.count(edges.length)} of ${format.count(graph.edges.length)} moves, ${format.share(shownMoves, graph.moves)} of what happened` +
       (edges.length < drawnEdges ? " (as many as can be drawn)" : "");
 
     const show = LABELS[view.label];

@@ -25,6 +25,12 @@ from transforms.sources.slice import Slice
 PATIENCE_S = 1.0
 """So long a bundle goes on without a message, where marks are wanted."""
 
+BEHIND_S = 60.0
+"""A reader so far behind the clock, and D, makes up for it,"""
+
+SELDOM = 4
+"""and rests so many times more seldom: nobody waits for a row of an hour ago to the second."""
+
 _STOP_LOOKS_S = 0.1
 
 
@@ -40,7 +46,6 @@ class Reading(ABC):
 
     def __init__(self, owned: Slice) -> None:
         self._slice = owned
-        self._rested = self._rest_slot()
         self._read_all = False
         self.closed = False
         self._ended = False
@@ -48,6 +53,7 @@ class Reading(ABC):
         self._told = -DRAIN
         self._current = b""
         self._current_time = MIN_TIMESTAMP
+        self._rested = self._rest_slot()
 
     @abstractmethod
     def start(self) -> bool:
@@ -109,7 +115,14 @@ class Reading(ABC):
         return True
 
     def _rest_slot(self) -> int:
-        return int(time.time() // self._slice.rest_every_s) if self._slice.rest_every_s else 0
+        every_s = self._slice.rest_every_s
+        if not every_s:
+            return 0
+        now = time.time()
+        # A multiple: readers rest together, those that are behind and those that are not.
+        if MIN_TIMESTAMP < self._current_time < Timestamp(now - BEHIND_S):
+            every_s *= SELDOM
+        return int(now // every_s * every_s)
 
     def _end(self) -> bool:
         """End; the last batch is an empty one that says so, if marks are wanted."""

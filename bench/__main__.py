@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bench.analytics import PM4PY
 from bench.data import WORK
 from bench.flink import JAVA
 from bench.measure import CommandFailed, hear_signals
@@ -35,7 +36,7 @@ from bench.report import load, render, save, targets
 from bench.sections import DUCKDB, MILLION, POLARS, SECTIONS, Plan, measure
 from bench.streams import BYTEWAX
 
-PEERS = (DUCKDB, POLARS, BYTEWAX, JAVA)
+PEERS = (DUCKDB, POLARS, BYTEWAX, JAVA, PM4PY)
 PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
 
 

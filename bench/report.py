@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import analytics, flink_report, formats, pubsub_report, stream_report
+from bench import (
+    analytics,
+    flink_report,
+    formats,
+    pubsub_report,
+    stream_analytics,
+    stream_report,
+)
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -81,6 +88,8 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
             found += _at_least(text, _rate(m, OURS), need, "events/s")
         elif section == "formats":
             found += [Target(*judged) for judged in formats.judge(m)]
+        elif section == "stream_analytics":
+            found += [Target(*judged) for judged in stream_analytics.judge(m)]
         elif section == "pubsub":
             found += [Target(*judged) for judged in pubsub_report.judge(m)]
         elif section in analytics.ANALYTICS_SECTIONS:
@@ -252,6 +261,7 @@ _SECTIONS: tuple[
         ("stream_settings",),
         _stream(stream_report.plain),
     ),
+    ("A stream: what analytics adds", ("stream_analytics",), _stream(stream_analytics.rows)),
     (
         "On Flink, broker to broker",
         ("flink",),

@@ -23,6 +23,8 @@ from bench.formats import FORMAT_SECTIONS, contestants
 from bench.inputs import documents_folder, read_through, xes_logs
 from bench.measure import CommandFailed, Contestant, compete, python, run
 from bench.pubsub import PUBSUB_SECTIONS, PubSubMatch, measure_pubsub, pubsub_matches
+from bench.stream_analytics import STREAM_ANALYTICS_SECTIONS
+from bench.stream_analytics import matches as stream_analytics
 from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +40,13 @@ BATCH_SECTIONS = (
     *FORMAT_SECTIONS,
     *ANALYTICS_SECTIONS,
 )
-SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS, *PUBSUB_SECTIONS)
+SECTIONS = (
+    *BATCH_SECTIONS,
+    *STREAM_SECTIONS,
+    *STREAM_ANALYTICS_SECTIONS,
+    *FLINK_SECTIONS,
+    *PUBSUB_SECTIONS,
+)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
 START = ", start only"
@@ -122,6 +130,8 @@ class Plan:
         for name in STREAM_SECTIONS:
             if name in self.only:
                 yield from matches(name, events, self.runs)
+        if "stream_analytics" in self.only:
+            yield from stream_analytics(events, self.runs)
         for name in FLINK_SECTIONS:
             if name in self.only:
                 yield from flink_matches(name, events, self.runs)

@@ -3,6 +3,7 @@
     python -m bench                                  everything, about 40 minutes
     python -m bench --only parquet --events 2M       a part; the other results stay
     python -m bench --only stream --events 200k      a stream, made smaller
+    python -m bench --only analytics,analytics_map   beside DuckDB's SQL and pm4py
     python -m bench --only flink,flink_state         on a cluster of Flink
     python -m bench --only pubsub                    on the test double of Pub/Sub
     python -m bench --quick                          small inputs: does it all work?

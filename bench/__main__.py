@@ -3,6 +3,7 @@
     python -m bench                                  everything, about 40 minutes
     python -m bench --only parquet --events 2M       a part; the other results stay
     python -m bench --only stream --events 200k      a stream, made smaller
+    python -m bench --only analytics,analytics_map   beside DuckDB's SQL and pm4py
     python -m bench --only flink,flink_state         on a cluster of Flink
     python -m bench --only pubsub                    on the test double of Pub/Sub
     python -m bench --quick                          small inputs: does it all work?
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bench.analytics import PM4PY
 from bench.data import WORK
 from bench.flink import JAVA
 from bench.measure import CommandFailed, hear_signals
@@ -35,7 +37,7 @@ from bench.report import load, render, save, targets
 from bench.sections import DUCKDB, MILLION, POLARS, SECTIONS, Plan, measure
 from bench.streams import BYTEWAX
 
-PEERS = (DUCKDB, POLARS, BYTEWAX, JAVA)
+PEERS = (DUCKDB, POLARS, BYTEWAX, JAVA, PM4PY)
 PACKAGES = ("duckdb", "polars", "apache-beam", "pyarrow", "numpy")
 
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import flink_report, formats, pubsub_report, stream_report
+from bench import (
+    analytics,
+    flink_report,
+    formats,
+    pubsub_report,
+    stream_analytics,
+    stream_report,
+)
 from bench.measure import Run, ratios
 from bench.sections import DUCKDB, OURS, PATCHED, PLAIN, START
 
@@ -81,8 +88,12 @@ def targets(measurements: Mapping[str, Measurement]) -> list[Target]:
             found += _at_least(text, _rate(m, OURS), need, "events/s")
         elif section == "formats":
             found += [Target(*judged) for judged in formats.judge(m)]
+        elif section == "stream_analytics":
+            found += [Target(*judged) for judged in stream_analytics.judge(m)]
         elif section == "pubsub":
             found += [Target(*judged) for judged in pubsub_report.judge(m)]
+        elif section in analytics.ANALYTICS_SECTIONS:
+            found += _analytics_targets(key, m)
         elif section == "elementwise":
             for way, need in ((PLAIN, 50), (PATCHED, 15)):
                 text = f"at least {need} x one element an event, {way}"
@@ -102,6 +113,20 @@ def _peer_targets(key: str, m: Measurement) -> Iterator[Target]:
     if _entry(m, OURS)["count"] >= 10_000_000:
         peak = max(r.tree_bytes for r in ours)
         yield Target(f"{key}: peak memory at most 2 GiB", f"{peak / GIB:.2f} GiB", peak <= 2 * GIB)
+
+
+def _analytics_targets(key: str, m: Measurement) -> Iterator[Target]:
+    ours, duck = _runs(m, analytics.ANALYTICS), _runs(m, DUCKDB)
+    ratio = None
+    if ours and len(ours) == len(duck):
+        _, ratio, _ = ratios([r.wall_s for r in ours], [r.wall_s for r in duck])
+    medians = {
+        e["name"]: _median(runs, lambda r: r.wall_s)
+        for e in m["entries"]
+        if (runs := _runs(m, e["name"]))
+    }
+    for judged in analytics.judge(key, medians, ratio):
+        yield Target(*judged)
 
 
 def _at_least(text: str, value: float | None, need: float, unit: str) -> Iterator[Target]:
@@ -221,6 +246,7 @@ _SECTIONS: tuple[
     ("XES", ("xes",), _plain),
     ("Beside a pipeline with one element an event", ("elementwise",), _elements),
     ("Cost by size", ("scale",), _growth),
+    ("Analytics, beside DuckDB and pm4py", analytics.ANALYTICS_SECTIONS, _contest),
     (
         "Formats of messages, decoded",
         formats.FORMAT_SECTIONS,
@@ -235,6 +261,7 @@ _SECTIONS: tuple[
         ("stream_settings",),
         _stream(stream_report.plain),
     ),
+    ("A stream: what analytics adds", ("stream_analytics",), _stream(stream_analytics.rows)),
     (
         "On Flink, broker to broker",
         ("flink",),
@@ -334,7 +361,8 @@ def _reading() -> list[str]:
         "round and shown as median (least-greatest). Peak memory is the sum over all processes "
         "of the resident set, sampled every 50 ms; shared pages count in each process. "
         "Every output is checked: the manifest's counts, the rows written, and on a smaller log "
-        "each column against DuckDB's. The SQL and the Polars code are in `bench/peers.py`. "
+        "each column against DuckDB's. The SQL and the Polars code are in `bench/peers.py` and "
+        "`bench/analytics_sql.py`. "
         "`make bench` writes this file; `python -m bench --help` says how to run parts of it.",
     ]
 

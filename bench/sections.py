@@ -16,12 +16,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from bench.agreement import differences
+from bench.analytics import ANALYTICS_SECTIONS, beside_duckdb, beside_pm4py
 from bench.data import WORK, business_log
 from bench.flink import FLINK_SECTIONS, FlinkMatch, flink_matches, measure_flink
 from bench.formats import FORMAT_SECTIONS, contestants
 from bench.inputs import documents_folder, read_through, xes_logs
 from bench.measure import CommandFailed, Contestant, compete, python, run
 from bench.pubsub import PUBSUB_SECTIONS, PubSubMatch, measure_pubsub, pubsub_matches
+from bench.stream_analytics import STREAM_ANALYTICS_SECTIONS
+from bench.stream_analytics import matches as stream_analytics
 from bench.streams import STREAM_SECTIONS, StreamMatch, matches, measure_stream
 
 ROOT = Path(__file__).parent.parent
@@ -35,8 +38,15 @@ BATCH_SECTIONS = (
     "elementwise",
     "scale",
     *FORMAT_SECTIONS,
+    *ANALYTICS_SECTIONS,
 )
-SECTIONS = (*BATCH_SECTIONS, *STREAM_SECTIONS, *FLINK_SECTIONS, *PUBSUB_SECTIONS)
+SECTIONS = (
+    *BATCH_SECTIONS,
+    *STREAM_SECTIONS,
+    *STREAM_ANALYTICS_SECTIONS,
+    *FLINK_SECTIONS,
+    *PUBSUB_SECTIONS,
+)
 CHECKED_EVENTS = 200_000
 PLAIN, PATCHED = "as Beam comes", "cache weighing patched out"
 START = ", start only"
@@ -110,6 +120,8 @@ class Plan:
             "elementwise": self._elementwise,
             "scale": self._scale,
             "formats": self._formats,
+            "analytics": self._analytics,
+            "analytics_map": self._analytics_map,
         }
         for name in BATCH_SECTIONS:
             if name in self.only:
@@ -118,6 +130,8 @@ class Plan:
         for name in STREAM_SECTIONS:
             if name in self.only:
                 yield from matches(name, events, self.runs)
+        if "stream_analytics" in self.only:
+            yield from stream_analytics(events, self.runs)
         for name in FLINK_SECTIONS:
             if name in self.only:
                 yield from flink_matches(name, events, self.runs)
@@ -235,6 +249,26 @@ class Plan:
             return [Entry(program, count) for program, count in contestants(self.quick)]
 
         yield Match("formats/decode", "messages", "messages as a broker has them", prepare)
+
+    def _analytics(self) -> Iterator[Match]:
+        for events in self.events:
+
+            def prepare(events: int = events) -> list[Entry]:
+                found = beside_duckdb(events, self.cores, self.told)
+                return [Entry(program, count) for program, count in found]
+
+            text = f"Parquet, {size(events)}, hourly windows"
+            small = events <= 2 * MILLION
+            yield Match(f"analytics/{size(events)}", "events", text, prepare, warm_up=small)
+
+    def _analytics_map(self) -> Iterator[Match]:
+        events = min(self.events)
+
+        def prepare() -> list[Entry]:
+            return [Entry(program, count) for program, count in beside_pm4py(events, self.cores)]
+
+        text = f"Parquet, {size(events)}, directly-follows graph"
+        yield Match(f"analytics_map/{size(events)}", "events", text, prepare)
 
     def ours(self, log: Path, events: int, *flags: str, cores: int | None = None) -> Contestant:
         """Return the command under test."""

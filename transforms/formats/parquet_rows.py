@@ -296,10 +296,10 @@ def _decode_batch(
 ) -> Decoded:
     arrays = {name: _field_of(batch, name) for name in mapped.inputs}
     undecodable = _undecodable(arrays, mapped)
-    kept = np.setdiff1d(np.arange(batch.num_rows), list(undecodable))
-    passed = np.flatnonzero(skipped_by(mapped, arrays, batch.num_rows, context))
-    passed = np.setdiff1d(passed, list(undecodable))
-    kept = np.setdiff1d(kept, passed)
+    decodable = np.ones(batch.num_rows, bool)
+    decodable[list(undecodable)] = False
+    passed = skipped_by(mapped, arrays, batch.num_rows, context) & decodable
+    kept = np.flatnonzero(decodable & ~passed)
     rows = len(kept)
     if rows < batch.num_rows:
         arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
@@ -331,7 +331,7 @@ def _decode_batch(
             dead_row(payload, f"{path}:{first + r.row}", r.error, r.message, attributes)
             for r, payload in zip(refusals, payloads, strict=True)
         ]
-    return decoded_rows(events, failures, batch.num_rows, len(passed), warnings)
+    return decoded_rows(events, failures, batch.num_rows, int(passed.sum()), warnings)
 
 
 def _undecodable(arrays: Mapping[str, pa.Array], mapped: ColumnMap) -> dict[int, str]:

@@ -61,7 +61,7 @@ test: $(TOOLS) ## style, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -q
 
 .PHONY: bench
 bench: $(TOOLS) ## measure the speed beside DuckDB, Polars, Bytewax and Beam as it comes

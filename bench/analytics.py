@@ -94,7 +94,7 @@ def our_command(log: Path, output: str, window: str, tables: tuple[str, ...]) ->
 
 
 def _check_agreement(told: Callable[[str], Any]) -> None:
-    """See once a process that our tables equal DuckDB's, its quantiles taken at our ranks."""
+    """See once a process that our tables equal DuckDB's."""
     if "analytics" in _agreed:
         return
     told("analytics: same rows as DuckDB?")
@@ -103,7 +103,7 @@ def _check_agreement(told: Callable[[str], Any]) -> None:
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
         ours, theirs = Path(folder, "ours"), Path(folder, "theirs")
         run(our_command(log, str(ours), "fixed:1h", TABLES))
-        run(python("-m", "bench.analytics_sql", str(log), str(theirs), "--ranks"))
+        run(python("-m", "bench.analytics_sql", str(log), str(theirs)))
         found = differences(ours, theirs, MEASURED)
     if found:
         reason = "analytics: not the same rows as DuckDB's\n" + "\n".join(found)

@@ -16,11 +16,7 @@ from pathlib import Path
 NAMES = ("activity", "resource", "workflow_group", "model_version")
 
 QUANTILES = "quantile_disc({0}, [0.5, 0.9, 0.99])"
-RANKS = """list_transform(
-    [50, 90, 99],
-    lambda p: list_sort(list({0}) FILTER ({0} IS NOT NULL))[1 + (count({0}) - 1) * p // 100]
-)"""
-"""The values at the ranks that `process_map` means; for the check that both tell the same."""
+"""At the nearest rank, as in our tables."""
 
 MOVES = """
 CREATE TEMP TABLE moves AS
@@ -219,14 +215,13 @@ QUALIFY row_number() OVER (
 }
 
 
-def write_tables(log: Path, output: Path, threads: int = 2, *, ranks: bool = False) -> None:
+def write_tables(log: Path, output: Path, threads: int = 2) -> None:
     """Write the five tables, a Parquet file each.
 
     Args:
         log: a `.parquet` file from `bench.data`.
         output: an existing folder.
         threads: worker threads.
-        ranks: quantiles by `RANKS`, slowly.
     """
     import duckdb  # noqa: PLC0415 - only for who runs it
 
@@ -240,13 +235,12 @@ def write_tables(log: Path, output: Path, threads: int = 2, *, ranks: bool = Fal
     casts = ", ".join(f"{name}::{name}_name AS {name}" for name in NAMES)
     con.execute(MOVES.format(log=log, casts=casts))
     con.execute(CASES)
-    form = RANKS if ranks else QUANTILES
     for table, query in TABLES.items():
         made = query.format(
             window=WINDOW,
             pane=PANE,
-            quantiles=form.format("duration_us"),
-            cycles=form.format("cycle_us"),
+            quantiles=QUANTILES.format("duration_us"),
+            cycles=QUANTILES.format("cycle_us"),
             seconds=SECONDS.format("q", ""),
             cycle_seconds=SECONDS.format("q", "cycle_"),
         )
@@ -261,10 +255,9 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ranks", action="store_true", help="quantiles by rank, slowly")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    write_tables(args.log, args.output, args.threads, ranks=args.ranks)
+    write_tables(args.log, args.output, args.threads)
 
 
 if __name__ == "__main__":

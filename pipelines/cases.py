@@ -219,7 +219,11 @@ def commit(
         settings.items,
         about(settings, run, kernel),
         {STATE: state_output(kernel)} if settings.keep_state else {},
-        () if settings.keep_state else (STATE,),
+        # Of another run, whose tables are not these.
+        (
+            *(name for name in TABLES if name not in run.tables),
+            *(() if settings.keep_state else (STATE,)),
+        ),
     )
 
 

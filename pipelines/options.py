@@ -311,7 +311,8 @@ class Reader:
         from transforms.windows import WindowError, Windowing, windowing  # noqa: PLC0415 (NumPy)
 
         try:
-            return windowing(self.given["window"] or "fixed:1h")
+            given = self.given["window"]
+            return windowing("fixed:1h" if given is None else given)
         except WindowError as wrong:
             self.problems.append(f"--window {wrong}")
             return Windowing()
@@ -319,10 +320,10 @@ class Reader:
     def _early(self) -> int:
         if self.given.get("early_firing") is None:
             return 0
-        found = self.read("early_firing", values.duration_ms, 0)
-        if not found:
+        found = self.read("early_firing", values.duration_ms, None)
+        if found == 0:
             self.problems.append("--early_firing 0 is never; leave it out")
-        return found
+        return found or 0
 
     def _granule(
         self, given: int | None, default: int, window: Windowing | None, early: int

@@ -197,7 +197,7 @@ def _pane_table(name: str, doc: str, *columns: pa.Field) -> Output:
 
 
 _VERSION = _field("model_version", NAME, "the version of its model")
-_QUANTILES = "; quantiles are at most 0.5 % off the value at their rank"
+_QUANTILES = "; quantiles are those of the nearest rank, and at most 0.5 % off"
 
 PROCESS_MAP = _pane_table(
     "process_map",
@@ -210,8 +210,8 @@ PROCESS_MAP = _pane_table(
     _field("mean_s", pa.float64(), "mean seconds since the transition before; null at the start"),
     _field("min_s", pa.float64(), "shortest"),
     _field("p50_s", pa.float64(), f"median{_QUANTILES}"),
-    _field("p90_s", pa.float64(), "nine of ten are shorter"),
-    _field("p99_s", pa.float64(), "99 of 100 are shorter"),
+    _field("p90_s", pa.float64(), "nine of ten are not longer"),
+    _field("p99_s", pa.float64(), "99 of 100 are not longer"),
     _field("max_s", pa.float64(), "longest"),
 )
 
@@ -222,8 +222,8 @@ STATE_TIMES = _pane_table(
     _field("visits", pa.int64(), "stays that ended", False),
     _field("mean_s", pa.float64(), "mean seconds between entering and leaving", False),
     _field("p50_s", pa.float64(), f"median{_QUANTILES}", False),
-    _field("p90_s", pa.float64(), "nine of ten are shorter", False),
-    _field("p99_s", pa.float64(), "99 of 100 are shorter", False),
+    _field("p90_s", pa.float64(), "nine of ten are not longer", False),
+    _field("p99_s", pa.float64(), "99 of 100 are not longer", False),
     _field("max_s", pa.float64(), "longest", False),
 )
 
@@ -238,8 +238,8 @@ FLOW = _pane_table(
     _field("late", pa.int64(), "events that came too late to be counted", False),
     _field("throughput_per_h", pa.float64(), "completed an hour; null for global"),
     _field("cycle_p50_s", pa.float64(), "median seconds from start to end; null without an end"),
-    _field("cycle_p90_s", pa.float64(), "nine of ten are shorter"),
-    _field("cycle_p99_s", pa.float64(), "99 of 100 are shorter"),
+    _field("cycle_p90_s", pa.float64(), "nine of ten are not longer"),
+    _field("cycle_p99_s", pa.float64(), "99 of 100 are not longer"),
     _field("rework_rate", pa.float64(), "share of completed cases that entered a state twice"),
     _field("illegal", pa.int64(), "transitions that the model does not have", False),
 )

@@ -24,6 +24,8 @@ DAY_MS = 86_400_000
 ZONE_GRANULE_MS = 900_000
 """Offsets of time zones are whole quarters of an hour."""
 
+LONGEST_MS = 36_500 * DAY_MS
+
 MOST_BUCKETS = 1000
 """Of a sliding window."""
 
@@ -124,13 +126,16 @@ def windowing(text: str) -> Windowing:
     if size_ms % period_ms or period_ms > size_ms:
         msg = (
             f"'{text}': a window of {size} is no whole number of steps of {period}; "
-            f"give a period that divides it, such as {show_ms(size_ms // 4 or 1)}"
+            f"give a period that divides it, such as {_divisor(size_ms, zone)}"
         )
         raise WindowError(msg)
     if size_ms // period_ms > MOST_BUCKETS:
         least = show_ms(-(-size_ms // MOST_BUCKETS))
         msg = f"'{text}': more than {MOST_BUCKETS} steps a window; {least} is the least"
         raise WindowError(msg)
+    if "@" in rest and not zone:
+        reason = f"'{text}' names no time zone behind the @; give {FORMS}"
+        raise WindowError(reason)
     if zone:
         if "@" in rest.partition("@")[2]:
             msg = f"'{text}' is no window: give {FORMS}"
@@ -140,12 +145,22 @@ def windowing(text: str) -> Windowing:
     return Windowing(named, period_ms, size_ms // period_ms, zone)
 
 
+def _divisor(size_ms: int, zone: str) -> str:
+    """Name a period that divides a window."""
+    if zone:
+        return "1d"
+    return show_ms(size_ms // 4 if size_ms % 4 == 0 else size_ms)
+
+
 def _length(text: str, part: str) -> int:
     try:
         found = parse_ms(part)
     except ValueError as error:
         msg = f"'{text}': '{part}' {error}"
         raise WindowError(msg) from None
+    if found > LONGEST_MS:
+        msg = f"'{text}': '{part}' is too long; {show_ms(LONGEST_MS)} is the longest window"
+        raise WindowError(msg)
     if found <= 0:
         msg = f"'{text}': a window has some length, such as 1h"
         raise WindowError(msg)
@@ -161,7 +176,7 @@ def _check_zone(text: str, zone: str, period_ms: int) -> None:
     if period_ms % DAY_MS:
         msg = (
             f"'{text}': windows of a time zone are of whole days, such as fixed:1d@{zone}; "
-            "shorter ones are the same in UTC"
+            "for others leave the zone out"
         )
         raise WindowError(msg)
 

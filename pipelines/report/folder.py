@@ -35,6 +35,7 @@ class Folder:
         self.path = path
         self._read: dict[str, set[str]] = {}
         self._rows: dict[str, pa.Table] = {}
+        self._found: dict[str, int] = {}
         self._stamp: Any = None
 
     def refresh(self) -> bool:
@@ -67,6 +68,8 @@ class Folder:
             found = [each for each in readers.map(lambda path: self._rows_of(path, name), new)]
         before = [self._rows[name]] if name in self._rows else []
         rows = pa.concat_tables([*before, *(each for each in found if each is not None)])
+        fresh = sum(each.num_rows for each in found if each is not None)
+        self._found[name] = fresh + (self._found.get(name, 0) if before else 0)
         self._rows[name] = newest_rows(rows.combine_chunks(), TABLES[name])
         self._read[name] = there
         return True
@@ -83,7 +86,25 @@ class Folder:
 
     def contents(self) -> Contents:
         """Return what has been read."""
-        return Contents(dict(self._rows), self.manifest(), self.path)
+        manifest = self.manifest()
+        written = {} if manifest is None else manifest.get("tables") or {}
+        # What a run before has left has nothing to do with this one.
+        rows = {n: table for n, table in self._rows.items() if not written or n in written}
+        return Contents(rows, manifest, self.path, self._misfits(written))
+
+    def _misfits(self, written: Mapping[str, Any]) -> tuple[str, ...]:
+        """Tell which tables do not have the rows that the run has written."""
+        notes = []
+        for name in COLUMNS:
+            here = self._found.get(name, 0)
+            if written and name not in written and name in self._rows:
+                notes.append(f"{name} is of another run, and left out")
+            elif name in written and here != written[name]["rows"]:
+                notes.append(
+                    f"{name} has {here:,} rows, and the run wrote {written[name]['rows']:,}: these "
+                    "are not its numbers"
+                )
+        return tuple(notes)
 
     def files(self) -> Mapping[str, set[str]]:
         """Return the files read of each table."""

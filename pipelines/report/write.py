@@ -17,6 +17,7 @@ from pipelines.report.folder import read_folder
 from pipelines.report.page import page
 from pipelines.screen import Screen
 from pipelines.values import size_text
+from transforms.sinks.commit import MANIFEST
 
 
 def write(screen: Screen, wanted: Report) -> ExitCode:
@@ -29,6 +30,7 @@ def write(screen: Screen, wanted: Report) -> ExitCode:
     Raises:
         RunError: there is nothing to report, or the page can't be written.
     """
+    _check_place(wanted)
     contents = read_folder(wanted.folder)
     look = Look(wanted.title, wanted.zone, time.time_ns() // 1_000_000)
     made = document(contents, look)
@@ -38,6 +40,24 @@ def write(screen: Screen, wanted: Report) -> ExitCode:
         screen.note(sentence)
     screen.say(f"{wanted.output}: {size_text(len(content))}")
     return ExitCode.OK
+
+
+def _check_place(wanted: Report) -> None:
+    """Refuse to write over what a run has written.
+
+    Raises:
+        RunError: the page would lie among the tables.
+    """
+    if "://" in wanted.folder:
+        return
+    folder, page_ = os.path.realpath(wanted.folder), os.path.realpath(wanted.output)
+    inside = os.path.relpath(page_, folder)
+    if inside == MANIFEST or os.sep in inside and not inside.startswith(os.pardir):
+        text = (
+            f"--output '{wanted.output}' is a file of the run in '{wanted.folder}'; give another, "
+            "such as report.html"
+        )
+        raise RunError(ExitCode.USAGE, text)
 
 
 def _save(path: str, content: bytes) -> None:

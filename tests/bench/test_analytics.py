@@ -27,7 +27,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     log = business_log("parquet", EVENTS, folder)
     theirs = folder / "theirs"
     theirs.mkdir()
-    write_tables(log, theirs, ranks=True)
+    write_tables(log, theirs)
     run(our_command(log, str(folder / "ours"), "fixed:1h", TABLES))
     return folder / "ours", theirs
 

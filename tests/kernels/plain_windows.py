@@ -30,7 +30,7 @@ def quantile(values: list[int], percent: int) -> float | None:
     """Return the value in seconds of the bin that holds a rank."""
     if not values:
         return None
-    at = sorted(values)[(len(values) - 1) * percent // 100]
+    at = sorted(values)[-(-len(values) * percent // 100) - 1]
     value = float(value_of(bin_of(np.array([at])))[0])
     return min(max(value, min(values)), max(values)) / 1e6
 

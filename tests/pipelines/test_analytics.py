@@ -124,8 +124,9 @@ def test_the_process_map_of_a_log_is_its_directly_follows_graph(name: str, tmp_p
         assert math.isclose(row["mean_s"], sum(times) / len(times), rel_tol=1e-6, abs_tol=1e-6)
         assert (row["min_s"], row["max_s"]) == (min(times), max(times))
         times.sort()
-        for column, rank in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
-            exact = times[int(rank * (len(times) - 1))]
+        for column, percent in (("p50_s", 50), ("p90_s", 90), ("p99_s", 99)):
+            # Of 100 values p99 is the 99th.
+            exact = times[-(-len(times) * percent // 100) - 1]
             assert math.isclose(row[column], exact, rel_tol=ERROR * 1.001, abs_tol=2e-6), column
     # The other tables tell the same log.
     [flow] = table(tmp_path / "out", "flow")
@@ -247,6 +248,10 @@ def test_more_states_than_are_kept_apart(tmp_path: Path) -> None:
         (["--window", "fixed:1d@Europe/Berlim"], "no time zone 'Europe/Berlim'"),
         (["--window", "fixed:1h@Europe/Berlin"], "of whole days"),
         (["--window", "hourly"], "is no window: give fixed:1h"),
+        (["--window", ""], "is no window: give fixed:1h"),
+        (["--window", "fixed:1d@"], "names no time zone"),
+        (["--window", "fixed:99999999999999999999d"], "36500d is the longest window"),
+        (["--window", "sliding:3d/2d@Europe/Berlin"], "such as 1d"),
         (["--tables", "proces_map"], "did you mean 'process_map'"),
         (["--early_firing", "10s"], "is for streams"),
         (["--keep_state"], "is of transitions"),
@@ -270,3 +275,11 @@ def test_a_granule_that_does_not_divide_the_window_is_told_some_that_do(
     assert code == 2
     found = capsys.readouterr().err
     assert "--granule 7s does not divide 1h of --window fixed:1h; 2s, 5s, 10s would" in found
+
+
+def test_tables_of_a_run_before_do_not_stay(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [event("c", "new", 0)])
+    analytics(source, tmp_path / "out")
+    analytics(source, tmp_path / "out", "--tables", "flow,process_map")
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert names == {"flow", "process_map"}

@@ -120,7 +120,7 @@ def merge_slots(rows: Rows) -> Rows:
 
 
 def quantiles(rows: Rows, percents: tuple[int, ...]) -> list[npt.NDArray[np.float64]]:
-    """Return the values in seconds at ranks `floor(percent / 100 * (timed - 1))`, counted from 0.
+    """Return the values in seconds at the nearest ranks, `ceil(percent / 100 * timed)` from 1.
 
     Of a value only its bin is known: it is that of the bin's middle, but not less than the
     least nor more than the greatest.
@@ -131,7 +131,7 @@ def quantiles(rows: Rows, percents: tuple[int, ...]) -> list[npt.NDArray[np.floa
     base = total[ends - rows.bins.lengths]
     found = []
     for percent in percents:
-        rank = np.maximum((timed - 1) * percent // 100, 0)
+        rank = np.maximum((timed * percent + 99) // 100 - 1, 0)
         places = np.searchsorted(total[1:], base + rank, side="right")
         places = np.clip(np.minimum(places, ends - 1), 0, None)
         if len(rows.bins.values):

@@ -101,3 +101,14 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(len(line) <= 100 for line in said.splitlines())
     assert run.main(["--help"]) == ExitCode.OK
     assert f"  {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["_run.json", "flow/flow.parquet"])
+def test_a_page_does_not_take_the_place_of_a_run_s_files(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "out", tables(cases(3, (("in", "done"),))))
+    page = tmp_path / "out" / name
+    assert run.main(["report", "--input", str(tmp_path / "out"), "--output", str(page)]) == 2
+    assert "is a file of the run" in capsys.readouterr().err
+    assert not page.exists() or page.read_bytes()[:4] == b"PAR1"

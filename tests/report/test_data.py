@@ -108,6 +108,26 @@ def test_an_append_table_that_was_written_twice_counts_once(tmp_path: Path) -> N
     assert [(one["error"], one["count"]) for one in page["dead"]] == [("BadXml", 2), ("<b>", 1)]
 
 
+def test_what_the_run_has_not_written_is_left_out_and_what_is_missing_is_said(
+    tmp_path: Path,
+) -> None:
+    found = tables(cases(3, (("in", "done"),)))
+    save(tmp_path, found)
+    written = {name: {"rows": rows.num_rows} for name, rows in found.items()}
+    (tmp_path / "_run.json").write_bytes(orjson.dumps({"tables": written}))
+    assert read_folder(str(tmp_path)).notes == ()
+    written["flow"]["rows"] += 3
+    del written["cases"]
+    (tmp_path / "_run.json").write_bytes(orjson.dumps({"tables": written}))
+    contents = read_folder(str(tmp_path))
+    assert "cases" not in contents.tables
+    flow = found["flow"].num_rows
+    assert contents.notes == (
+        f"flow has {flow:,} rows, and the run wrote {flow + 3:,}: these are not its numbers",
+        "cases is of another run, and left out",
+    )
+
+
 def dead(row_id: str, error: str) -> dict[str, Any]:
     return {
         **{"row_id": row_id, "payload": b"x", "payload_size": 1, "attributes": None},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -145,6 +146,8 @@ def _without(path: str, contents: Contents) -> str:
     if contents.tables or contents.manifest is not None:
         found = ", ".join(contents.tables) or "no table of ours"
         return f"--input '{path}' has no tables of analytics (it has {found}); {make}"
+    if "://" not in path and os.path.isfile(path):
+        return f"--input '{path}' is a file, and a report is of a folder; {make}"
     matched = FileSystems.match([f"{path}/**"])
     if any(result.metadata_list for result in matched):
         return f"--input '{path}' has no tables of analytics; {make}"

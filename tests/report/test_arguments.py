@@ -76,6 +76,15 @@ def test_no_folder_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.duckdb"
+    file.touch()
+    page = str(tmp_path / "r.html")
+    code, error = failing(capsys, "report", "--input", str(file), "--output", page)
+    assert code == ExitCode.NO_INPUT
+    assert "is a file, and a report is of a folder" in error
+
+
 def test_a_file_that_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save(tmp_path / "out", tables(cases(3, (("in", "done"),))))
     (folder / "flow" / "x.parquet").write_bytes(b"no")

@@ -376,3 +376,88 @@ def test_event_time_may_be_ahead_of_order_time() -> None:
     assert later == timer + D // 1000
     assert rows == same
     assert BeamTime(D).window_offset_ms(7) == D + 7
+
+
+def packed_events(*seconds: int) -> bytes:
+    """Pack an event at each of some seconds after the start."""
+    rows = [
+        {
+            **{"event_id": str(at), "case_id": "a", "activity": "go"},
+            "event_time": START + at * SECOND,
+        }
+        for at in seconds
+    ]
+    [(_, packed)] = EXCHANGE.split(table(rows), "case_id", 1)
+    return packed
+
+
+def test_a_backlog_is_cut_where_what_follows_needs_it() -> None:
+    """A fold of buckets behind this one must not hear of a bucket when the next has begun."""
+
+    def first_due(unit_ms: int) -> int:
+        kernel: Kernel = Echo()  # type: ignore[assignment]
+        fold = GranuleFold(kernel, 0, 1000, unit_ms=unit_ms, clock=lambda: START / SECOND + 10**6)
+        store, copies = MemoryStore(), Copies()
+        fold.receive(store, copies, 0, events_element(packed_events(5)))
+        fired = fold.fire(store, copies, 0)
+        assert fired is not None
+        return fired.until_ms
+
+    bucket = 60_000
+    assert first_due(0) - START // 1000 > bucket
+    assert first_due(bucket) == (START // 1000 + 5000) // bucket * bucket + bucket
+
+
+def test_a_fold_behind_another_fires_a_millisecond_later() -> None:
+    kernel: Kernel = Echo()  # type: ignore[assignment]
+    for follows in (False, True):
+        fold = GranuleFold(kernel, 0, 1000, catch_up=False, follows=follows)
+        store, copies = MemoryStore(), Copies()
+        fold.receive(store, copies, 0, events_element(packed_events(0)))
+        due = START // 1000 + 1000
+        assert store.timer == due - 1 + follows
+        assert fold.fire(store, copies, 0, due - 2 + follows) is None
+        assert fold.fire(store, copies, 0, due - 1 + follows) is not None
+
+
+def test_by_marks_a_shard_tells_how_far_it_is_and_when_nothing_comes() -> None:
+    kernel: Kernel = Echo()  # type: ignore[assignment]
+    fold = GranuleFold(kernel, 0, 1000, by_marks=True, tells=True)
+    store, copies = MemoryStore(), Copies()
+    at = START // 1000
+    _, fired = fold.receive(store, copies, 0, mark_element(0, 2, at + 3000))
+    assert fired is None, "the other reader may have something earlier"
+    _, fired = fold.receive(store, copies, 0, mark_element(1, 2, at + 2500))
+    assert fired is not None
+    assert (fired.until_ms, fired.outputs, fired.drained) == (at + 2000, {}, False)
+    fold.receive(store, copies, 0, events_element(packed_events(4), 0, 2, DRAIN))
+    _, fired = fold.receive(store, copies, 0, mark_element(1, 2, DRAIN))
+    assert fired is not None
+    assert (fired.until_ms, fired.drained) == (at + 5000, True)
+
+
+class Waking(Echo):
+    """Wants to be woken long after every step."""
+
+    def step(self, state: pa.Table, events: pa.Table, control: Any, until: int) -> Step:
+        found = super().step(state, events, control, until)
+        return replace(found, wake_at=until + 10**9)
+
+
+def test_no_deadline_ahead_of_the_clock_fires_where_the_watermark_runs_away() -> None:
+    kernel: Kernel = Waking()  # type: ignore[assignment]
+    now = START / SECOND + 10
+    for held in (False, True):
+        fold = GranuleFold(
+            kernel, 0, 1000, catch_up=False, deadlines_until_now=held, clock=lambda: now
+        )
+        store, copies = MemoryStore(), Copies()
+        fold.receive(store, copies, 0, events_element(packed_events(0)))
+        assert fold.fire(store, copies, 0) is not None
+        store.timer = None
+        assert (fold.fire(store, copies, 0) is None) == held
+        assert (store.timer is None) == held
+        # What comes later is folded all the same.
+        fold.receive(store, copies, 0, events_element(packed_events(2_000_000)))
+        assert store.timer is not None
+        assert fold.fire(store, copies, 0) is not None

@@ -108,7 +108,7 @@ def prepare_databases(pipeline: Pipeline, settings: Settings, screen: Screen) ->
                 database = open_database(target)
                 database.add(outputs, {name: () for name in outputs})
                 database.close()
-        if isinstance(target, BigQueryTarget):
+        else:
             from transforms.sinks.lakes import bigquery  # noqa: PLC0415 (its client may be missing)
 
             with _told():

@@ -2,14 +2,13 @@
 
 `read_file` gives text as it is, for a look; `read_rows` gives it in the table's types, for
 numbers. What a repeat has written twice, and what a newer row of its key has replaced, goes with
-`newest_rows`.
+`transforms.sinks.lakes.columns.newest_rows`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv
@@ -18,6 +17,7 @@ import pyarrow.parquet
 from apache_beam.io.filesystems import FileSystems
 
 from schemas.tables import Output
+from transforms.sinks.lakes import columns as databases
 
 EXTENSIONS = ("parquet", "jsonl", "csv")
 
@@ -101,39 +101,8 @@ def parse_lines(source: pa.NativeFile, output: Output, columns: Sequence[str]) -
 
 def plain_schema(output: Output, columns: Sequence[str]) -> pa.Schema:
     """Return some of a table's columns, all nullable and none a dictionary."""
-    fields = [output.schema.field(name) for name in columns]
-    return pa.schema(
-        [
-            pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
-            for f in fields
-        ]
-    )
-
-
-def newest_rows(rows: pa.Table, output: Output) -> pa.Table:
-    """Keep one row of each key: of an upsert table the newest, of others one by `row_id`.
-
-    Args:
-        rows: with the table's key (or `row_id`) and its column `newest`; of two that are equally
-            new the last counts.
-        output: the table.
-    """
-    key = output.key if output.mode == "upsert" else ("row_id",)
-    if rows.num_rows < 2:
-        return rows
-    codes = np.zeros(rows.num_rows, np.int64)
-    for name in key:
-        column = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
-        codes = codes * len(column.dictionary) + np.asarray(column.indices)
-    if output.mode == "upsert":
-        newness = np.asarray(rows[output.newest].cast(pa.int64()).fill_null(-(2**62)))
-        order = np.lexsort((newness, codes))
-    else:
-        order = np.argsort(codes, kind="stable")
-    last = np.append(np.diff(codes[order]) != 0, True)
-    if last.all():
-        return rows
-    return rows.take(pa.array(np.sort(order[last])))
+    plain = databases.plain_schema(output)
+    return pa.schema([plain.field(name).remove_metadata() for name in columns])
 
 
 def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -27,11 +27,11 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class BeamTime:
-    """How far a runner's event time is ahead of order time: the stamps of elements, and windows.
+    """How far a runner's event time is ahead of order time: the stamps of elements, and timers.
 
     A source of ours holds the watermark D behind the record times, so event time is order time.
     Where the watermark is a service's own (Dataflow's reading of Pub/Sub, by publish times), event
-    time is order time + D: no event is behind it, and windows in Beam must be offset by D.
+    time is order time + D: no event is behind it.
 
     Attributes:
         ahead_ms: 0, or D.
@@ -42,10 +42,6 @@ class BeamTime:
     def of_order(self, order_ms: int) -> int:
         """Return the event time of an order time, both in ms."""
         return order_ms + self.ahead_ms
-
-    def window_offset_ms(self, offset_ms: int = 0) -> int:
-        """Return the offset of Beam's windows that cover windows of order time of an offset."""
-        return offset_ms + self.ahead_ms
 
 
 def order_column(times: Integers) -> pa.Array:

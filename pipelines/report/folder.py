@@ -15,9 +15,10 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.output import one_line
 from pipelines.report.data import COLUMNS, PANES, Contents
-from pipelines.table_files import files_of, newest_rows, read_rows
+from pipelines.table_files import files_of, read_rows
 from schemas.tables import TABLES
 from transforms.sinks.commit import MANIFEST
+from transforms.sinks.lakes.columns import newest_rows
 
 _READERS = 8
 

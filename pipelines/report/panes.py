@@ -25,17 +25,15 @@ def last_panes(tables: Mapping[str, pa.Table], names: tuple[str, ...]) -> dict[s
         names: of the tables of windows.
     """
     found = dict(tables)
-    over = [
-        _window_and_group(rows)[_is_final(rows)]
-        for rows in (tables[name] for name in names if name in tables)
-    ]
-    ended = np.unique(np.concatenate(over)) if over else np.empty(0, np.uint64)
-    for name in names:
-        rows = found.get(name)
-        if rows is None or _is_final(rows).all():
-            continue
-        kept = _is_final(rows) | ~np.isin(_window_and_group(rows), ended)
-        found[name] = rows.filter(pa.array(kept))
+    final = {name: _is_final(found[name]) for name in names if name in found}
+    early = [name for name, flags in final.items() if not flags.all()]
+    if not early:
+        return found
+    windows = {name: _window_and_group(found[name]) for name in final}
+    over = np.unique(np.concatenate([windows[name][flags] for name, flags in final.items()]))
+    for name in early:
+        kept = final[name] | ~np.isin(windows[name], over)
+        found[name] = found[name].filter(pa.array(kept))
     return found
 
 

@@ -19,6 +19,7 @@ import pytest
 
 import run
 from pipelines.registry import PIPELINES
+from tests.pipelines.test_transitions import manifest_of
 from transforms.kernels.partial_rows import ERROR
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -35,12 +36,7 @@ def analytics(source: str | Path, output: Path, *options: str) -> dict[str, Any]
         + ["--progress", "off", *options]
     )
     assert code == 0
-    manifest = json.loads((output / "_run.json").read_bytes())
-    messages, events = manifest["messages"], manifest["events"]
-    assert messages["in"] == messages["decoded"] + messages["skipped"] + messages["dead"]
-    kept = ("transitions", "duplicates", "late", "rejected", "outside")
-    assert events["in"] == sum(events[name] for name in kept)
-    return dict(manifest)
+    return manifest_of(output)
 
 
 def table(output: Path, name: str) -> list[dict[str, Any]]:

@@ -9,14 +9,12 @@ partition, in order, by the partitioner that Java's clients use.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics import Metrics
 
 from schemas.tables import Output
 from transforms.arrays import texts_of
@@ -30,9 +28,7 @@ from transforms.kafka import (
     patiently,
     settings_for,
 )
-from transforms.progress import tally
-from transforms.receipts import Delivered, acknowledge
-from transforms.sinks.delivery import taken
+from transforms.sinks.delivery import Bundle
 from transforms.sinks.text import json_lines, keys_of
 
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -86,15 +82,12 @@ class _Produce(beam.DoFn):
         self._failed: list[Any] = []
         self._spent: list[dict[str, Any]] = []
         self._bytes = 0
-        self._number, self._scratch = step.number, step.scratch
-        self._given: Counter[str] = Counter()
-        self._elements: list[Delivered] = []
+        self._bundle = Bundle(WriteKafka, step.number, step.scratch)
 
     def start_bundle(self) -> None:
         self._failed = []
         self._bytes = 0
-        self._given.clear()
-        self._elements = []
+        self._bundle.begin()
         if self._producer is None:
             self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
 
@@ -111,16 +104,12 @@ class _Produce(beam.DoFn):
             self._give(topic, part, 3 * mean * len(part))
             if len(part) > len(self._spent):
                 self._spent = part
-        self._given[name] += rows.num_rows
-        self._elements.append(element[:3])
+        self._bundle.hold(element, rows.num_rows)
         return iter(())
 
     def finish_bundle(self) -> None:
         self._drain()
-        for name, rows in self._given.items():
-            Metrics.counter(WriteKafka, f"rows_{name}").inc(rows)
-        tally(self._scratch, taken(self._number, self._given))
-        acknowledge(self._scratch, self._elements)
+        self._bundle.close()
 
     def teardown(self) -> None:
         if self._producer is not None:

@@ -11,7 +11,6 @@ with the key as ordering key: for subscriptions with ordering, and much slower.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,15 +18,12 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics import Metrics
 
 from schemas.tables import Output
 from transforms.arrays import texts_of
 from transforms.exchange import fetch, with_schema
-from transforms.progress import tally
 from transforms.pubsub import BrokerFault, PubSubTarget, library, publisher, sentence
-from transforms.receipts import Delivered, acknowledge
-from transforms.sinks.delivery import taken
+from transforms.sinks.delivery import Bundle
 from transforms.sinks.text import json_lines, keys_of
 
 REQUEST_MESSAGES = 1000
@@ -77,16 +73,14 @@ class _Publish(beam.DoFn):
     def __init__(self, step: WritePubSub) -> None:
         self._target = step.target
         self._outputs = dict(step.outputs)
-        self._number, self._scratch = step.number, step.scratch
         self._client: Any = None
         self._threads: ThreadPoolExecutor | None = None
         self._sent: list[Future[None]] = []
-        self._given: Counter[str] = Counter()
-        self._elements: list[Delivered] = []
+        self._bundle = Bundle(WritePubSub, step.number, step.scratch)
 
     def start_bundle(self) -> None:
-        self._sent, self._elements = [], []
-        self._given.clear()
+        self._sent = []
+        self._bundle.begin()
         if self._client is None:
             self._client = publisher()
             self._threads = ThreadPoolExecutor(REQUESTS, "pubsub-publish")
@@ -99,16 +93,12 @@ class _Publish(beam.DoFn):
             listed = messages(rows.slice(start, _SLICE_ROWS), output, self._target.ordered)
             for requests in in_requests(listed):
                 self._send(self._target.path(name), requests)
-        self._given[name] += rows.num_rows
-        self._elements.append(element[:3])
+        self._bundle.hold(element, rows.num_rows)
         return iter(())
 
     def finish_bundle(self) -> None:
         self._drain(0)
-        for name, rows in self._given.items():
-            Metrics.counter(WritePubSub, f"rows_{name}").inc(rows)
-        tally(self._scratch, taken(self._number, self._given))
-        acknowledge(self._scratch, self._elements)
+        self._bundle.close()
 
     def teardown(self) -> None:
         if self._threads is not None:

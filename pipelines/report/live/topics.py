@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from pipelines.report.data import COLUMNS, Contents
 from pipelines.report.live.source import final_until
-from pipelines.table_files import newest_rows, parse_lines
+from pipelines.table_files import parse_lines
 from schemas.tables import TABLES, Output
 from transforms.kafka import KafkaTarget, Monitor, client, make, settings_for
+from transforms.sinks.lakes.columns import newest_rows
 
 MOST_KEPT = 1_000_000
 """Rows of a table."""

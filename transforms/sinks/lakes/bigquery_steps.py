@@ -8,7 +8,6 @@ there the client inserts them, a bundle at a time.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +19,13 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery
 from apache_beam.io.gcp.bigquery_tools import RetryStrategy
-from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from schemas.tables import Output
 from transforms.addresses import BrokerFault
 from transforms.exchange import fetch, with_schema
-from transforms.progress import tally
-from transforms.receipts import Delivered, acknowledge
-from transforms.sinks.delivery import taken
+from transforms.sinks.delivery import Bundle
 from transforms.sinks.granules import content_of
 from transforms.sinks.lakes.address import BigQueryTarget
 from transforms.sinks.lakes.bigquery import (
@@ -144,14 +140,11 @@ class _Insert(beam.DoFn):
     def __init__(self, step: InsertBigQuery) -> None:
         self._target = step.target
         self._outputs = dict(step.outputs)
-        self._number, self._scratch = step.number, step.scratch
         self._client: Any = None
-        self._given: Counter[str] = Counter()
-        self._elements: list[Delivered] = []
+        self._bundle = Bundle(InsertBigQuery, step.number, step.scratch)
 
     def start_bundle(self) -> None:
-        self._given.clear()
-        self._elements = []
+        self._bundle.begin()
         if self._client is None:
             self._client = client_of(self._target)
 
@@ -164,15 +157,11 @@ class _Insert(beam.DoFn):
             part = json_rows(rows.slice(start, REQUEST_ROWS), output)
             ids = [f"{batch}-{start + n}" for n in range(len(part))]
             self._insert(name, part, ids)
-        self._given[name] += rows.num_rows
-        self._elements.append(element[:3])
+        self._bundle.hold(element, rows.num_rows)
         return iter(())
 
     def finish_bundle(self) -> None:
-        for name, rows in self._given.items():
-            Metrics.counter(InsertBigQuery, f"rows_{name}").inc(rows)
-        tally(self._scratch, taken(self._number, self._given))
-        acknowledge(self._scratch, self._elements)
+        self._bundle.close()
 
     def teardown(self) -> None:
         if self._client is not None:

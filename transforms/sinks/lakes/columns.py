@@ -54,22 +54,29 @@ def plain_rows(rows: pa.Table, output: Output, day: bool = False) -> pa.Table:
 
 
 def newest_rows(rows: pa.Table, output: Output) -> pa.Table:
-    """Return one row a key: that with the greatest `newest`, of equals the last.
+    """Keep one row of each key: of an upsert table the newest, of others one by `row_id`.
 
     Args:
-        rows: of an upsert table, with plain columns.
+        rows: with the table's key (or `row_id`) and its column `newest`; of two that are equally
+            new the last counts.
         output: the table.
     """
+    key = output.key if output.mode == "upsert" else ("row_id",)
     if rows.num_rows < 2:
         return rows
-    place = "__place"
-    numbered = rows.select([*output.key, output.newest]).append_column(
-        place, pa.array(np.arange(rows.num_rows))
-    )
-    ordered = numbered.sort_by([(output.newest, "ascending"), (place, "ascending")])
-    last = ordered.group_by(list(output.key), use_threads=False).aggregate([(place, "last")])
-    places = np.sort(last[f"{place}_last"].to_numpy())
-    return rows.take(pa.array(places))
+    codes = np.zeros(rows.num_rows, np.int64)
+    for name in key:
+        column = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        codes = codes * len(column.dictionary) + np.asarray(column.indices)
+    if output.mode == "upsert":
+        newness = np.asarray(rows[output.newest].cast(pa.int64()).fill_null(-(2**62)))
+        order = np.lexsort((newness, codes))
+    else:
+        order = np.argsort(codes, kind="stable")
+    last = np.append(np.diff(codes[order]) != 0, True)
+    if last.all():
+        return rows
+    return rows.take(pa.array(np.sort(order[last])))
 
 
 def time_column(output: Output) -> str:

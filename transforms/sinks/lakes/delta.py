@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -35,10 +34,7 @@ from transforms.sinks.lakes.columns import (
     plain_rows,
     plain_schema,
 )
-from transforms.sinks.lakes.store import Batch, Parts
-
-ATTEMPTS = 20
-"""Other writers may commit first: so often a commit is tried."""
+from transforms.sinks.lakes.store import Batch, Parts, patiently
 
 KEPT = "interval 30 days"
 """For so long ids of elements are remembered."""
@@ -102,14 +98,7 @@ class DeltaTables:
 
     def _patiently(self, name: str, act: Callable[[], None]) -> None:
         """Do it again while others commit first."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return act()
-            except CommitFailedError as error:
-                if attempt == ATTEMPTS - 1:
-                    self._fail(name, error)
-                time.sleep(min(5.0, 0.05 * 2**attempt))
-        return None
+        patiently(act, CommitFailedError, partial(self._fail, name))
 
     def _add(self, output: Output, listed: Sequence[Batch]) -> None:
         table = self._open(output.name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,10 +40,7 @@ from transforms.sinks.lakes.columns import (
     plain_schema,
     time_column,
 )
-from transforms.sinks.lakes.store import Batch, Parts
-
-ATTEMPTS = 20
-"""Other writers may commit first: so often a commit is tried."""
+from transforms.sinks.lakes.store import Batch, Parts, patiently
 
 STEP_BYTES = 256 * 1024 * 1024
 """So much of a replaced table is written at a time."""
@@ -132,14 +128,8 @@ class IcebergTables:
 
     def _patiently(self, name: str, act: Callable[[], None]) -> None:
         """Do it again while others commit first."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return act()
-            except _CONFLICTS as error:
-                if attempt == ATTEMPTS - 1:
-                    self._fail(f"{self._target.place(name)} did not take rows", error)
-                time.sleep(min(5.0, 0.05 * 2**attempt))
-        return None
+        fail = partial(self._fail, f"{self._target.place(name)} did not take rows")
+        patiently(act, _CONFLICTS, fail)
 
     def _add(self, output: Output, listed: Sequence[Batch]) -> None:
         table = self._made(output)

@@ -8,9 +8,10 @@ twice, and what fails leaves nothing half.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pyarrow as pa
 
@@ -40,6 +41,32 @@ class Batch:
 
     id: str
     rows: pa.Table
+
+
+ATTEMPTS = 20
+"""Other writers may commit first: so often a commit is tried."""
+
+
+def patiently(
+    act: Callable[[], None],
+    conflicts: type[Exception] | tuple[type[Exception], ...],
+    fail: Callable[[Exception], NoReturn],
+) -> None:
+    """Do something again while others commit first.
+
+    Args:
+        act: what is done.
+        conflicts: what it raises then.
+        fail: raises what is to be told in the end.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return act()
+        except conflicts as error:
+            if attempt == ATTEMPTS - 1:
+                fail(error)
+            time.sleep(min(5.0, 0.05 * 2**attempt))
+    return None
 
 
 class Database(Protocol):

@@ -8,19 +8,16 @@ had: whoever reads drops what it has seen by `row_id`, and upsert tables need no
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 
 from schemas.tables import Output
 from transforms.exchange import fetch, with_schema
-from transforms.progress import tally
-from transforms.receipts import Delivered, acknowledge
-from transforms.sinks.delivery import taken
+from transforms.sinks.delivery import Bundle
 from transforms.sinks.granules import content_of
 from transforms.sinks.lakes.store import Batch, Database, open_database
 
@@ -58,18 +55,15 @@ class _Write(beam.DoFn):
     def __init__(self, step: WriteTables) -> None:
         self._target = step.target
         self._outputs = dict(step.outputs)
-        self._number, self._scratch = step.number, step.scratch
         self._database: Database | None = None
         self._batches: defaultdict[str, list[Batch]] = defaultdict(list)
         self._bytes = 0
-        self._given: Counter[str] = Counter()
-        self._elements: list[Delivered] = []
+        self._bundle = Bundle(WriteTables, step.number, step.scratch)
 
     def start_bundle(self) -> None:
         self._batches.clear()
         self._bytes = 0
-        self._given.clear()
-        self._elements = []
+        self._bundle.begin()
         if self._database is None:
             self._database = open_database(self._target)
 
@@ -79,18 +73,14 @@ class _Write(beam.DoFn):
         if rows.num_rows:
             self._batches[name].append(Batch(batch_id(until_ms, place, content_of(rows)), rows))
             self._bytes += rows.nbytes
-        self._given[name] += rows.num_rows
-        self._elements.append(element[:3])
+        self._bundle.hold(element, rows.num_rows)
         if self._bytes >= WAITING_BYTES:
             self._write()
         return iter(())
 
     def finish_bundle(self) -> None:
         self._write()
-        for name, rows in self._given.items():
-            Metrics.counter(WriteTables, f"rows_{name}").inc(rows)
-        tally(self._scratch, taken(self._number, self._given))
-        acknowledge(self._scratch, self._elements)
+        self._bundle.close()
 
     def teardown(self) -> None:
         if self._database is not None:

@@ -21,20 +21,31 @@ from transforms.exchange import Exchange
 from transforms.fold.bounded import BoundedFold
 from transforms.fold.granules import GranuleFold
 from transforms.fold.made import Setting
-from transforms.fold.passing import HANDED, HandOn
+from transforms.fold.passing import HANDED, ByColumn, ByFamily, Family, HandOn
 from transforms.fold.steps import FoldShards
 from transforms.fold.streaming import ROWS, FoldStream
 from transforms.kernels.analytics import AnalyticsKernel
 from transforms.kernels.base import END
-from transforms.kernels.partial_rows import PARTIALS_OUTPUT
+from transforms.kernels.partial_rows import (
+    ACTOR,
+    EDGE,
+    FAMILIES,
+    FAMILY_OF_TABLES,
+    KINDS,
+    PARTIALS_OUTPUT,
+)
 from transforms.kernels.transitions import TransitionsKernel
 from transforms.kernels.window_tables import WindowKernel
 from transforms.sinks.commit import Run
+from transforms.windows import Windowing
 
 GROUP_SHARDS = 8
-"""Parts of the fold of windows at most: a process is a group, and there are few of them."""
+"""Parts of a stream's fold of windows: a process is a group, and there are few of them."""
 
 LOCAL_GROUP_SHARDS = 1
+
+WINDOW_SHARDS = 64
+"""Parts of a bounded fold of windows at most, of each family of partial rows."""
 
 OFTEN_MS = 60_000
 """Partial rows are put together at least so often, however long a window is."""
@@ -47,7 +58,10 @@ def build(root: beam.Pipeline, settings: Settings, run: RunContext) -> None:
     """Add the pipeline's steps to `root`."""
     transitions = TransitionsKernel(cases.rules(settings))
     tables = frozenset(run.tables) & set(transitions.outputs)
-    kernel = AnalyticsKernel(transitions, settings.windowing, tables)
+    kinds = KINDS
+    if run.stream is None:
+        kinds = frozenset().union(*(FAMILY_OF_TABLES.get(name, ()) for name in run.tables))
+    kernel = AnalyticsKernel(transitions, settings.windowing, tables, kinds)
     if run.stream is not None:
         _stream(root, settings, run, run.stream, kernel)
     else:
@@ -63,7 +77,7 @@ def _stream(
     kernel: AnalyticsKernel,
 ) -> None:
     shards = LOCAL_GROUP_SHARDS if run.local else GROUP_SHARDS
-    hands_on = HandOn(PARTIALS_OUTPUT.name, "workflow_group", shards)
+    hands_on = HandOn(PARTIALS_OUTPUT.name, ByColumn("workflow_group", shards))
     window = Setting("window", "--window", str(settings.windowing))
     decoded = cases.decode_stream(root, settings, run, stream)
     fold = cases.case_stream(
@@ -104,8 +118,8 @@ def _backfill(
     kernel: AnalyticsKernel,
 ) -> None:
     exchange = Exchange(run.scratch)
-    shards = min(run.plan.shards, GROUP_SHARDS)
-    hands_on = HandOn(PARTIALS_OUTPUT.name, "workflow_group", shards, exchange)
+    route = route_of(settings.windowing, min(run.plan.shards, WINDOW_SHARDS))
+    hands_on = HandOn(PARTIALS_OUTPUT.name, route, exchange)
     decoded = cases.decode_files(root, settings, run, exchange)
     # (shard, packed events)
     fold = cases.case_files(kernel, settings, run, output, exchange, hands_on)
@@ -120,9 +134,24 @@ def _backfill(
         exchange=exchange,
     )
     # (shard of groups, packed partial rows)
-    measured = folded[HANDED] | "Measure" >> FoldShards(windows, output, shards)
+    measured = folded[HANDED] | "Measure" >> FoldShards(windows, output, route.shards)
     # (table, file name, rows)
     cases.commit({"Fold": folded, "Measure": measured}, decoded, settings, run, output, kernel)
+
+
+def route_of(windowing: Windowing, shards: int) -> ByFamily:
+    """Return how partial rows get to a bounded fold of windows.
+
+    No early pane asks there what has come, so that families never meet; and in windows of one
+    bucket edges and actors of different buckets neither.
+
+    Args:
+        windowing: how time is cut.
+        shards: of each family.
+    """
+    slots = {EDGE, ACTOR} if windowing.buckets == 1 else set()
+    columns = ["slot" if slots & set(kinds) else "workflow_group" for kinds in FAMILIES]
+    return ByFamily(tuple(map(Family, FAMILIES, columns)), shards)
 
 
 def early_of(settings: Settings) -> int:

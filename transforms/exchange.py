@@ -26,6 +26,8 @@ SHARD_SEED = 0x5348415244000001
 
 def shards_of(keys: pa.Array | pa.ChunkedArray, shards: int) -> npt.NDArray[np.uint16]:
     """Return the shard of each key: its 64-bit hash modulo the number of shards."""
+    if shards == 1:
+        return np.zeros(len(keys), np.uint16)
     return (hash_strings(keys, SHARD_SEED) % np.uint64(shards)).astype(np.uint16)
 
 
@@ -65,16 +67,26 @@ class Exchange:
         Yields:
             (shard, packed batch), for each shard that has rows, in the rows' order.
         """
+        if events.num_rows:
+            yield from self.scatter(events, shards_of(events[key], shards))
+
+    def scatter(
+        self, events: pa.Table, owners: npt.NDArray[np.uint16]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Split a table by the shard that each row is for.
+
+        Yields:
+            As `split` does.
+        """
         if events.num_rows == 0:
             return
         compact = without_nulls(events)
-        if shards == 1:
-            yield from enumerate(self.write([compact]))
+        counts = np.bincount(owners)
+        if counts[-1] == len(owners):
+            yield from zip([len(counts) - 1], self.write([compact]), strict=True)
             return
-        owners = shards_of(events[key], shards)
         # NumPy sorts 16-bit integers stably by radix.
         order = np.argsort(owners, kind="stable")
-        counts = np.bincount(owners, minlength=shards)
         arranged = pa.table(
             {n: conform(c, c.type).take(pa.array(order)) for n, c in _columns(compact)}
         )

@@ -242,7 +242,9 @@ def test_an_event_behind_the_watermark_is_folded_and_counted() -> None:
 def test_a_timer_that_is_early_only_sets_itself_again() -> None:
     stream = Stream(GranuleFold(TransitionsKernel(RULES), D, 1000, catch_up=False), 1, str)
     [(_, packed)] = EXCHANGE.split(
-        table([{"event_id": "1", "case_id": "a", "event_time": START, "activity": "go"}]), "a", 1
+        table([{"event_id": "1", "case_id": "a", "event_time": START, "activity": "go"}]),
+        "case_id",
+        1,
     )
     stream.deliver(0, events_element(packed))
     store = stream.stores[0]
@@ -302,7 +304,9 @@ def test_control_takes_effect_at_its_time() -> None:
     stream.deliver(0, control_element(Control(at + 2500, "model", b"x")))
     stream.deliver(0, control_element(Control(at + 500, "erase", b"y")))
     [(_, packed)] = EXCHANGE.split(
-        table([{"event_id": "1", "case_id": "a", "event_time": START, "activity": "go"}]), "a", 1
+        table([{"event_id": "1", "case_id": "a", "event_time": START, "activity": "go"}]),
+        "case_id",
+        1,
     )
     stream.deliver(0, events_element(packed))
     stream.advance(at + 1000)

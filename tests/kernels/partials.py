@@ -102,6 +102,7 @@ def partials(draw: st.DrawFn, windowing: Windowing, hours: int = 8) -> list[Row]
         elif kind == ACTOR:
             spent = durations(values) | {"bins": None, "tallies": None}
             more |= spent | {"name": name, "cases": cases, "handovers": count // 2}
+            more["model_version"] = None
         elif kind == FLOW:
             more |= durations(values)
             for column in ("started", "completed", "late", "rework", "illegal"):

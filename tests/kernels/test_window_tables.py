@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kernels.partials import HOUR, START, Host, Row, partials
+from pipelines.analytics import route_of
+from tests.kernels.partials import HOUR, START, Host, Row, partials, table
 from tests.kernels.plain_windows import keyed, plain
 from transforms.kernels.base import END
+from transforms.kernels.partial_rows import FAMILIES
 from transforms.kernels.window_tables import WindowKernel
 from transforms.windows import windowing
 
@@ -75,6 +79,34 @@ def test_a_closing_run_says_what_plain_python_says(spec: str, data: st.DataObjec
     assert all((r["pane"], r["pane_index"]) == ("final", 0) for _, r in host.panes)
     assert host.state.num_rows == 0
     assert host.counts["events"] == len(rows)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@relaxed
+@given(data=st.data(), each=st.integers(1, 5))
+def test_shards_of_families_say_together_what_one_says(
+    spec: str, data: st.DataObject, each: int
+) -> None:
+    cut = windowing(spec)
+    rows = data.draw(partials(cut))
+    route = route_of(cut, each)
+    kernel = WindowKernel(cut, closes=True, last_ms=END, quiet_windows=QUIET)
+    together = Host(kernel).run(rows, [END])
+    # In chunks of mixed kinds, too.
+    places = pa.concat_tables(
+        [table(rows[i : i + 7]) for i in range(0, len(rows), 7)] or [table([])]
+    )
+    places = places.append_column("place", pa.array(range(len(rows)), pa.int64()))
+    shards: dict[int, list[Row]] = defaultdict(list)
+    for part, owners in route.parts(places):
+        assert set(np.unique(owners)) <= set(range(route.shards))
+        for place, owner in zip(part["place"].to_pylist(), owners.tolist(), strict=True):
+            shards[owner].append(rows[place])
+    assert sum(map(len, shards.values())) == len(rows)
+    of_kind = {kind: family for family in FAMILIES for kind in family}
+    assert all(len({of_kind[row["kind"]] for row in some}) == 1 for some in shards.values())
+    panes = [pane for some in shards.values() for pane in Host(kernel).run(some, [END]).panes]
+    assert sorted(map(repr, panes)) == sorted(map(repr, together.panes))
 
 
 @pytest.mark.parametrize("spec", SPECS)

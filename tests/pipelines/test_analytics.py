@@ -279,3 +279,25 @@ def test_tables_of_a_run_before_do_not_stay(tmp_path: Path) -> None:
     analytics(source, tmp_path / "out", "--tables", "flow,process_map")
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert names == {"flow", "process_map"}
+
+
+@pytest.mark.parametrize("window", ["fixed:1h", "sliding:2h/1h", "global"])
+def test_shards_and_other_tables_change_nothing(window: str, tmp_path: Path) -> None:
+    rows = [
+        event(f"c{n}", state, 37 * n + 25 * step, actor=f"a{n % 3}", workflow_group=f"g{n % 4}")
+        for n in range(60)
+        for step, state in enumerate(["new", "checked", "new", "checked", "done"][: 2 + n % 4])
+    ]
+    source = write(tmp_path / "in.jsonl", rows)
+    common = ("--end_states", "done", "--window", window)
+    analytics(source, tmp_path / "one", *common, "--shards", "1")
+    analytics(source, tmp_path / "many", *common, "--shards", "7")
+    assert len(list((tmp_path / "many" / "process_map").iterdir())) > 1
+    for name in DEFAULT - {"dead_letters", "late", "retracted"}:
+        analytics(source, tmp_path / name, *common, "--shards", "3", "--tables", name)
+        found = [
+            sorted(table(tmp_path / output, name), key=lambda r: str(r["row_id"]))
+            for output in ("one", "many", name)
+        ]
+        assert found[0]
+        assert found[0] == found[1] == found[2]

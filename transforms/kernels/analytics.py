@@ -18,7 +18,7 @@ from schemas.tables import Output
 from transforms.arrays import conform, integers
 from transforms.kernels.base import Control, Order, Step
 from transforms.kernels.case_state import STATE_SCHEMA
-from transforms.kernels.partial_rows import PARTIALS_OUTPUT
+from transforms.kernels.partial_rows import KINDS, PARTIALS_OUTPUT
 from transforms.kernels.partials import partials_of
 from transforms.kernels.segments import list_lengths
 from transforms.kernels.takes import Seen
@@ -45,11 +45,13 @@ class AnalyticsKernel:
         transitions: the fold of cases, with its rules.
         windowing: how order time is cut; the sums are by its buckets.
         tables: which tables of `transitions` are written; making the others costs nothing.
+        kinds: of the partial rows wanted. A stream that may go on with others makes all.
     """
 
     transitions: TransitionsKernel = field(default_factory=TransitionsKernel)
     windowing: Windowing = field(default_factory=Windowing)
     tables: frozenset[str] = frozenset({"late", "retracted"})
+    kinds: frozenset[int] = KINDS
     name: str = "analytics"
     key: str = "case_id"
     order: Order = "key"
@@ -84,7 +86,7 @@ class AnalyticsKernel:
         del control
         folded = self.transitions.fold(state, events, until)
         step = folded.step(self.tables)
-        partials = partials_of(folded, self.windowing, _seen(folded, state))
+        partials = partials_of(folded, self.windowing, _seen(folded, state), self.kinds)
 
         def changed() -> pa.Table:
             rows = step.changed()

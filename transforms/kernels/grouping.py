@@ -114,36 +114,23 @@ def counts(keys: Keys, flags: Flags | None = None) -> Integers:
     return np.bincount(ids, minlength=len(keys)).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Durations:
-    """What is known of the durations of each key.
-
-    Attributes:
-        timed: how many there are.
-        sum_us: their sum.
-        min_us: the least; null without any.
-        max_us: the greatest.
-    """
-
-    timed: Integers
-    sum_us: Integers
-    min_us: pa.Array
-    max_us: pa.Array
-
-
-def durations(keys: Keys, timed: Flags, values: Integers) -> Durations:
-    """Sum up durations in µs, where there are some; the others are 0."""
-    ids = keys.ids
-    count = counts(keys) - counts(keys, ~timed)
+def totals(keys: Keys, timed: Flags, values: Integers) -> tuple[Integers, Integers]:
+    """Return how many durations each key has, and their sum in µs; the others are 0."""
     total = np.zeros(len(keys), np.int64)
-    np.add.at(total, ids, values)
+    np.add.at(total, keys.ids, values)
+    return counts(keys) - counts(keys, ~timed), total
+
+
+def extremes(keys: Keys, timed: Flags, values: Integers) -> tuple[pa.Array, pa.Array]:
+    """Return the least and the greatest duration of each key; null without any."""
+    ids = keys.ids
     least = np.full(len(keys), _MOST)
     np.minimum.at(least, ids, values if timed.all() else np.where(timed, values, _MOST))
     # Durations are not negative, so that those that are none change nothing here.
     greatest = np.zeros(len(keys), np.int64)
     np.maximum.at(greatest, ids, values)
-    none = count == 0
-    return Durations(count, total, pa.array(least, mask=none), pa.array(greatest, mask=none))
+    none = least == _MOST
+    return pa.array(least, mask=none), pa.array(greatest, mask=none)
 
 
 def histogram(keys: Keys, timed: Flags, bins: Integers) -> tuple[pa.Array, pa.Array]:

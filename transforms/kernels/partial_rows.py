@@ -15,10 +15,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import NAME, TIME
-from schemas.tables import Output
+from schemas.tables import FLOW as FLOW_TABLE
+from schemas.tables import PROCESS_MAP, STATE_TIMES, VARIANTS, WORKLOAD, Output
 
 EDGE, ACTOR, FLOW, VARIANT, LEVEL, NAMES = range(6)
 """Kinds of partial rows; see `PARTIALS`."""
+
+KINDS = frozenset(range(6))
+
+FAMILIES = ((EDGE,), (ACTOR,), (FLOW, LEVEL), (VARIANT, NAMES))
+"""Kinds that tables of windows are made of, and so are to be seen together."""
+
+FAMILY_OF_TABLES = dict(
+    zip(
+        (STATE_TIMES.name, PROCESS_MAP.name, WORKLOAD.name, FLOW_TABLE.name, VARIANTS.name),
+        (FAMILIES[0], *FAMILIES),
+        strict=True,
+    )
+)
 
 ERROR = 0.005
 """Relative error of a quantile: a bin's values are so close to its middle."""
@@ -30,6 +44,7 @@ _bins = pa.list_(pa.int32())
 _tallies = pa.list_(pa.int64())
 
 PARTIALS = pa.schema(
+    # A count or sum that is null is 0: a kind of rows has only columns of its own.
     [
         # Bucket and group: the state of a fold of windows is kept by it.
         pa.field("slot", pa.dictionary(pa.int32(), pa.string())),
@@ -39,6 +54,7 @@ PARTIALS = pa.schema(
         pa.field("bucket", pa.int64()),
         pa.field("kind", pa.int8()),
         pa.field("workflow_group", NAME),
+        # Null for ACTOR, VARIANT and NAMES.
         pa.field("model_version", NAME),
         # EDGE: state before (null at a start); ACTOR: who; VARIANT: variant_id; NAMES: a state.
         pa.field("name", NAME),
@@ -52,14 +68,14 @@ PARTIALS = pa.schema(
         pa.field("cases", pa.list_(_counts)),
         # EDGE, ACTOR: transitions with a duration; FLOW, VARIANT: cases with a cycle time.
         pa.field("timed", _counts),
-        # Of these durations.
+        # Of these durations; of an ACTOR or VARIANT the sum only.
         pa.field("sum_us", _counts),
         pa.field("min_us", _counts),
         pa.field("max_us", _counts),
         # EDGE: of durations; FLOW: of cycle times. Bins ascend.
         pa.field("bins", _bins),
         pa.field("tallies", _tallies),
-        # FLOW; 0 in all others.
+        # FLOW
         pa.field("started", _counts),
         pa.field("completed", _counts),
         pa.field("late", _counts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,14 @@ from transforms.hashing import HIGH, LOW, hash_strings, to_hex
 from transforms.kernels.case_rows import timestamps
 from transforms.kernels.completions import Completions, variant_codes
 from transforms.kernels.grouping import (
-    Durations,
     Keys,
     counts,
     dense,
-    durations,
+    extremes,
     histogram,
     keys_of,
     name_codes,
+    totals,
 )
 from transforms.kernels.levels import level_changes
 from transforms.kernels.partial_rows import (
@@ -137,15 +138,10 @@ class Span:
             "workflow_group": groups,
             **made,
         }
-        zeros = pa.array(np.zeros(n, np.int64))
-        columns = []
-        for field in PARTIALS:
-            if field.name in made:
-                columns.append(conform(made[field.name], field.type))
-            elif field.type == pa.int64() and field.name not in ("min_us", "max_us"):
-                columns.append(zeros)
-            else:
-                columns.append(nulls(field.type, n))
+        columns = [
+            conform(made[field.name], field.type) if field.name in made else nulls(field.type, n)
+            for field in PARTIALS
+        ]
         return pa.Table.from_arrays(columns, schema=PARTIALS)
 
 
@@ -180,16 +176,16 @@ def rows_of_takes(
     """
     take = pa.array(keys.picks)
     count = counts(keys)
-    timing = durations(keys, moved.timed, moved.duration_us)
     width = new.shape[1]
     offsets = pa.array(np.arange(len(keys) + 1, dtype=np.int32) * np.int32(width))
     made: dict[str, Any] = {
         "count": pa.array(count),
         "cases": pa.ListArray.from_arrays(offsets, pa.array(new.reshape(-1))),
-        **_timed(timing),
+        **_timed(keys, moved.timed, moved.duration_us),
     }
     names = moved.names
     if kind == EDGE:
+        made |= _extremes(keys, moved.timed, moved.duration_us)
         bins = bin_of(moved.duration_us).astype(np.int64)
         made["bins"], made["tallies"] = histogram(keys, moved.timed, bins)
         made["name"] = names["from_state"].take(take)
@@ -212,13 +208,12 @@ def _handed_over(names: dict[str, pa.DictionaryArray]) -> Flags:
     return flags
 
 
-def _timed(timing: Durations) -> dict[str, Any]:
-    return {
-        "timed": pa.array(timing.timed),
-        "sum_us": pa.array(timing.sum_us),
-        "min_us": timing.min_us,
-        "max_us": timing.max_us,
-    }
+def _timed(keys: Keys, timed: Flags, values: Integers) -> dict[str, Any]:
+    return dict(zip(("timed", "sum_us"), map(pa.array, totals(keys, timed, values)), strict=True))
+
+
+def _extremes(keys: Keys, timed: Flags, values: Integers) -> dict[str, Any]:
+    return dict(zip(("min_us", "max_us"), extremes(keys, timed, values), strict=True))
 
 
 def rows_of_flow(moved: Moved, edges: Takes, span: Span) -> pa.Table:
@@ -260,20 +255,28 @@ def rows_of_late(folded: Folded, span: Span) -> pa.Table:
     return span.table(FLOW, buckets[keys.picks], groups.take(take), made)
 
 
-def rows_of_completed(folded: Folded, span: Span) -> list[pa.Table]:
-    """Make FLOW and VARIANT rows of completed cases."""
+def rows_of_completed(folded: Folded, span: Span, kinds: Collection[int]) -> list[pa.Table]:
+    """Make FLOW and VARIANT rows of completed cases, or those of them that are wanted."""
     found = Completions.of(folded)
     if folded.rules.since is not None:
         found = found.rows(np.flatnonzero(found.event_us >= folded.rules.since))
-    every = np.ones(len(found.order_us), bool)
     buckets = span.windowing.index(found.order_us)
-    at = dense(buckets)[0]
-    groups = name_codes(found.workflow_group)
-    keys = keys_of(at, groups, name_codes(found.model_version))
+    tables = []
+    if FLOW in kinds:
+        tables.append(_completed_flow(found, buckets, span))
+    if VARIANT in kinds:
+        tables.append(_variants(found, buckets, span))
+    return tables
+
+
+def _completed_flow(found: Completions, buckets: Integers, span: Span) -> pa.Table:
+    every = np.ones(len(buckets), bool)
+    groups, versions = (name_codes(c) for c in (found.workflow_group, found.model_version))
+    keys = keys_of(dense(buckets)[0], groups, versions)
     take = pa.array(keys.picks)
     bins = bin_of(found.cycle_us).astype(np.int64)
     shape = dict(zip(("bins", "tallies"), histogram(keys, every, bins), strict=True))
-    flow = span.table(
+    return span.table(
         FLOW,
         buckets[keys.picks],
         found.workflow_group.take(take),
@@ -281,26 +284,29 @@ def rows_of_completed(folded: Folded, span: Span) -> list[pa.Table]:
             "model_version": found.model_version.take(take),
             "completed": pa.array(counts(keys)),
             "rework": pa.array(counts(keys, found.reworked())),
-            **_timed(durations(keys, every, found.cycle_us)),
+            **_timed(keys, every, found.cycle_us),
+            **_extremes(keys, every, found.cycle_us),
             **shape,
         },
     )
+
+
+def _variants(found: Completions, buckets: Integers, span: Span) -> pa.Table:
     high = found.variants(HIGH)
-    ways = keys_of(at, groups, variant_codes(high))
-    first = found.rows(ways.picks)
-    take = pa.array(ways.picks)
-    variants = span.table(
+    groups = name_codes(found.workflow_group)
+    keys = keys_of(dense(buckets)[0], groups, variant_codes(high))
+    first = found.rows(keys.picks)
+    return span.table(
         VARIANT,
-        buckets[ways.picks],
-        found.workflow_group.take(take),
+        buckets[keys.picks],
+        found.workflow_group.take(pa.array(keys.picks)),
         {
-            "name": to_hex(high[ways.picks], first.variants(LOW)),
-            "count": pa.array(counts(ways)),
+            "name": to_hex(high[keys.picks], first.variants(LOW)),
+            "count": pa.array(counts(keys)),
             "states": first.states(),
-            **_timed(durations(ways, every, found.cycle_us)),
+            **_timed(keys, np.ones(len(buckets), bool), found.cycle_us),
         },
     )
-    return [flow, variants]
 
 
 def rows_of_levels(folded: Folded, span: Span) -> pa.Table:

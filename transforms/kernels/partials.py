@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ from transforms.kernels.grouping import (
 from transforms.kernels.partial_rows import (
     ACTOR,
     EDGE,
+    FLOW,
+    KINDS,
+    LEVEL,
+    NAMES,
+    PARTIALS,
+    VARIANT,
 )
 from transforms.kernels.partial_tables import (
     Moved,
@@ -47,13 +53,16 @@ class Partials:
     seen: Callable[[], tuple[pa.Array, pa.Array]]
 
 
-def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
+def partials_of(
+    folded: Folded, windowing: Windowing, seen: Seen, kinds: Collection[int] = KINDS
+) -> Partials:
     """Sum up a step.
 
     Args:
         folded: the step.
         windowing: how order time is cut.
         seen: what its cases remember (`groups` are numbers in `folded.batch`).
+        kinds: of the rows wanted.
     """
     count = len(folded.batch.case_ids)
     lives, first_life, last_life = _lives(folded, count)
@@ -74,13 +83,16 @@ def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
     hashes: dict[int, Hashes] = {}
     known = seen.where(joins)
     matched = np.zeros(len(known.groups), bool)
-    for kind, columns in _KEYS.items():
-        kinds = keys_of(*(codes[column] for column in columns))
+    # Transitions of FLOW are counted by edge.
+    edges = EDGE in kinds or FLOW in kinds
+    for kind in (*([EDGE] if edges else []), *([ACTOR] if ACTOR in kinds else [])):
+        columns = _KEYS[kind]
+        distinct = keys_of(*(codes[column] for column in columns))
         hashes[kind] = _hashes(
-            kind, [names[column].take(pa.array(kinds.picks)) for column in columns]
+            kind, [names[column].take(pa.array(distinct.picks)) for column in columns]
         )
         found = Takes.of(
-            kinds,
+            distinct,
             hashes[kind],
             (every[0], every[1]),
             moved.lives,
@@ -90,15 +102,17 @@ def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
         )
         takes[kind] = found
         matched |= found.matched
-        new = found.new_cases(windowing.buckets)
-        parts.append(rows_of_takes(kind, moved, found.keys, found.bucket_of, new, span))
-    parts += [
-        rows_of_flow(moved, takes[EDGE], span),
-        rows_of_late(folded, span),
-        *rows_of_completed(folded, span),
-        rows_of_levels(folded, span),
-        rows_of_names(folded, span),
-    ]
+        if kind in kinds:
+            new = found.new_cases(windowing.buckets)
+            parts.append(rows_of_takes(kind, moved, found.keys, found.bucket_of, new, span))
+    if FLOW in kinds:
+        parts += [rows_of_flow(moved, takes[EDGE], span), rows_of_late(folded, span)]
+    if FLOW in kinds or VARIANT in kinds:
+        parts += rows_of_completed(folded, span, kinds)
+    if LEVEL in kinds:
+        parts.append(rows_of_levels(folded, span))
+    if NAMES in kinds:
+        parts.append(rows_of_names(folded, span))
 
     def remember() -> tuple[pa.Array, pa.Array]:
         group_of = np.full(int(lives[-1]) + 1 if len(lives) else 0, -1, np.int64)
@@ -113,7 +127,7 @@ def partials_of(folded: Folded, windowing: Windowing, seen: Seen) -> Partials:
         whole = remembered(found, windowing.buckets, count)
         return as_lists(whole, folded.groups_changed, count)
 
-    return Partials(pa.concat_tables(parts), remember)
+    return Partials(pa.concat_tables([*parts, PARTIALS.empty_table()]), remember)
 
 
 _KEYS = {

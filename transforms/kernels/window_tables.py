@@ -231,7 +231,8 @@ class WindowKernel:
 
     def _windows(self, rows: Rows, index: Integers, window: Integers) -> Rows:
         """Take rows as those of windows: the new cases of each are those that count there."""
-        chosen = rows.take(index)
+        whole = len(index) == len(rows) and bool((index == np.arange(len(index))).all())
+        chosen = rows if whole else rows.take(index)
         cases = chosen.cases.at(chosen.bucket - (window - self.windowing.buckets))
         return replace(chosen, bucket=window, cases=Ragged(np.ones(len(window), np.int64), cases))
 

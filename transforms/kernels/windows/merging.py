@@ -42,9 +42,10 @@ def merge(rows: Rows, key: Integers) -> Rows:
 
     Texts and states are those of one of the rows: where they matter they are part of the key.
     """
-    order = np.argsort(key)
-    first = first_of_group(key[order])
-    rows = rows.take(order)
+    if (key[1:] < key[:-1]).any():
+        order = np.argsort(key)
+        key, rows = key[order], rows.take(order)
+    first = first_of_group(key)
     if first.all():
         return rows
     starts = np.flatnonzero(first)
@@ -57,7 +58,7 @@ def merge(rows: Rows, key: Integers) -> Rows:
         return found
 
     bins, tallies = _merged_bins(rows.bins, rows.tallies, groups, len(starts))
-    none = Ragged(np.zeros(len(rows), np.int64), np.empty(0, np.int64))
+    none = Ragged.empty(len(rows))
     shell = replace(rows, cases=none, bins=none, tallies=none)
     return replace(
         shell.take(starts),
@@ -72,6 +73,8 @@ def merge(rows: Rows, key: Integers) -> Rows:
 
 def _added(lists: Ragged, groups: Integers, starts: Integers) -> Ragged:
     """Add up the lists of each group item by item."""
+    if not len(lists.values):
+        return Ragged.empty(len(starts))
     if len(lists.values) == len(lists.lengths) and (lists.lengths == 1).all():
         values: Integers = np.add.reduceat(lists.values, starts)
         return Ragged(np.ones(len(starts), np.int64), values)
@@ -87,8 +90,7 @@ def _merged_bins(
 ) -> tuple[Ragged, Ragged]:
     """Add up the histograms of each group."""
     if not len(bins.values):
-        none = Ragged(np.zeros(count, np.int64), bins.values)
-        return none, none
+        return Ragged.empty(count), Ragged.empty(count)
     of_item = np.repeat(groups, bins.lengths)
     key = pack(of_item, bins.values)
     # Rows are in order and so are the bins of each: merging runs is what a stable sort does best.

@@ -59,7 +59,7 @@ class Text:
 
     def take(self, index: Integers) -> Text:
         """Return the texts at some places."""
-        return Text(self.codes[index], self.values)
+        return Text(taken(self.codes, index), self.values)
 
     def name(self) -> pa.Array:
         """Return them as a dictionary of those that occur."""
@@ -87,11 +87,20 @@ class Ragged:
     @classmethod
     def of(cls, lists: pa.Array) -> Ragged:
         """Read a list array; null counts as empty."""
+        if lists.null_count == len(lists):
+            return cls.empty(len(lists))
         flat = lists.flatten()
         return cls(list_lengths(lists), flat.to_numpy(zero_copy_only=False).astype(np.int64))
 
+    @classmethod
+    def empty(cls, lists: int) -> Ragged:
+        """Return so many lists without items."""
+        return cls(np.broadcast_to(np.int64(0), (lists,)), np.empty(0, np.int64))
+
     def take(self, index: Integers) -> Ragged:
         """Return the lists at some places."""
+        if not len(self.values):
+            return Ragged.empty(len(index))
         if len(self.values) == len(self.lengths) and (self.lengths == 1).all():
             return Ragged(self.lengths[index], self.values[index])
         lengths = self.lengths[index]
@@ -129,6 +138,8 @@ def pack(*columns: Integers) -> Integers:
     bits = 0
     for column in columns:
         if not len(column):
+            continue
+        if column.strides == (0,):
             continue
         low = int(column.min())
         width = (int(column.max()) - low).bit_length()
@@ -245,8 +256,13 @@ class Rows:
             cases=self.cases.take(index),
             bins=self.bins.take(index),
             tallies=self.tallies.take(index),
-            states=self.states.take(pa.array(index)) if len(index) else self.states[:0],
+            states=self._states(index),
         )
+
+    def _states(self, index: Integers) -> pa.Array:
+        if self.states.null_count == len(self.states):
+            return pa.nulls(len(index), self.states.type)
+        return self.states.take(pa.array(index))
 
     def where(self, flags: Flags) -> Rows:
         """Return the rows that are flagged."""
@@ -280,5 +296,7 @@ def _text(*columns: pa.ChunkedArray) -> Text:
     if not parts:
         return Text(np.empty(0, np.int64), pa.array([], pa.string()))
     whole = conform(pa.chunked_array(parts, NAME), NAME)
+    if whole.null_count == len(whole):
+        return Text(np.broadcast_to(np.int64(-1), (len(whole),)), pa.array([], pa.string()))
     codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     return Text(codes, whole.dictionary)

@@ -54,7 +54,7 @@ class Writer:
         stays = merge(stays, pack(stays.bucket, stays.group, stays.texts["name"].codes))
         flow = rows.where(rows.kind == partial_rows.FLOW)
         actors = rows.where(rows.kind == partial_rows.ACTOR)
-        actors = merge(actors, pack(actors.bucket, actors.group, actors.texts["name"].codes))
+        actors = self._merged(actors, actors.texts["name"].codes)
         variants = rows.where(rows.kind == partial_rows.VARIANT)
         return {
             "process_map": self._process_map(edges_of_windows),

@@ -109,7 +109,7 @@ const lists = (() => {
     const run = data.run;
     const broken = run ? run.laws.filter((law) => !law.holds) : [];
     dom.at("quality-say").textContent = `There are ${words[0]}, ${words[1]} and ${words[2]}.` +
-      (run ? (broken.length ? " What went in did not all come out: see below." : run.laws.length ? " What went in came out." : "") : " The run has not ended, so its sums are not known yet.");
+      (run ? (broken.length ? " What went in did not all come out: see below." : run.laws.length ? " What went in came out." : "") : (data.unknown ? " What the run says of itself can't be read." : " The run has not ended, so its sums are not known yet."));
 
     const left = dom.el("div", {});
     if (run && run.laws.length) {

@@ -24,6 +24,7 @@ from pipelines.brokers import (
     database_of,
     is_database,
     missing,
+    no_folder,
     parse_address,
     parse_target,
     topics_among,
@@ -158,6 +159,9 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
         problem = "show needs the folder of a run, its --output"
         raise UsageError(problem)
     reader = Reader(vars(given))
+    misfit = no_folder(given.folder)
+    if misfit:
+        reader.problems.append(misfit)
     tables = reader.read("table", values.names, ())
     rows = reader.read("rows", lambda text: values.whole(text, 1, 1000), 5)
     if reader.problems:

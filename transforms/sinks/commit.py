@@ -484,6 +484,8 @@ def _clear_leftovers(store: Store, output: str) -> tuple[str, ...]:
         match = _RUN.fullmatch(name)
         folder = store.join(output, name)
         if match and match["host"] == _host():
+            if _is_running(int(match["pid"]), match["started"]):
+                continue  # It has come since; this run is refused when it can be seen itself.
             try:
                 _settle(store, output, folder)
             except OSError as e:

@@ -28,7 +28,7 @@ REFRESH_S = 10.0
 """How often it is asked for topics and partitions that are new."""
 
 _AGAIN_S = 1.0
-"""How soon a broker that did not answer is asked again."""
+"""How soon a broker is asked that did not answer, or lost a connection."""
 
 _MESSAGES = 10_000
 _READ_S = 1.0
@@ -93,9 +93,11 @@ class Topics:
         return bool(values)
 
     def _find_topics(self) -> None:
-        if time.monotonic() - self._asked < (_AGAIN_S if self.problem else REFRESH_S):
+        doubtful = self.problem or self._monitor.faults
+        if time.monotonic() - self._asked < (_AGAIN_S if doubtful else REFRESH_S):
             return
         self._asked = time.monotonic()
+        self._monitor.faults.clear()
         kafka = client()
         try:
             there = self._consumer.list_topics(timeout=2.0).topics

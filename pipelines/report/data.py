@@ -232,7 +232,7 @@ def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:
     for kind, each in found.items():
         if each.rest and kind != "variants":
             cut.append(
-                f"of {len(each.kept) + each.rest:,} {kind} the {len(each.kept):,} most frequent "
+                f"of {each.named + each.rest:,} {kind} the {each.named:,} most frequent "
                 f"are shown; the others are put together"
             )
     return found

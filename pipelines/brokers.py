@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +67,32 @@ def database_of(text: str) -> Broker | None:
 def broker_of(text: str) -> Broker | None:
     """Return the broker whose address this begins as; None: it is a path."""
     return next((each for each in BROKERS if text.startswith(each.scheme)), None)
+
+
+_READERS = {
+    "duckdb": "duckdb's own command line",
+    "delta": "deltalake.DeltaTable, DuckDB's delta_scan or Spark",
+    "iceberg": "PyIceberg, DuckDB's iceberg_scan or Spark",
+    "bigquery": "bq query",
+}
+"""Extra of a database -> what shows its rows."""
+
+
+def no_folder(text: str) -> str | None:
+    """Say why an output is no folder to look into, and what to use; None: it may be one."""
+    database = database_of(text)
+    if database is not None and not os.path.isdir(text):
+        return (
+            f"'{text}' is a database, and only folders are read: give the run a folder besides, "
+            f"--output OUT '{text}', and name OUT here; rows of the database are shown by "
+            f"{_READERS[database.extra]}"
+        )
+    if broker_of(text) is not None:
+        return (
+            f"'{text}' names topics, and only folders are read: let the stream write one besides, "
+            f"--output OUT '{text}', and name OUT here"
+        )
+    return None
 
 
 def missing(broker: Broker) -> bool:

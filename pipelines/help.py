@@ -59,6 +59,11 @@ def of_pipeline(pipeline: Pipeline, program: str) -> str:
         "",
         *wrapped(f"{pipeline.name}: {pipeline.title}."),
         "",
+        *wrapped(
+            "--input, --output and options that take a list (NAME,..) may be given again, and all "
+            "of it counts; of others given again the last one does."
+        ),
+        "",
         "Examples",
     ]
     for example in pipeline.examples:

@@ -30,6 +30,11 @@ class Option:
     many: bool = False
     of: tuple[str, ...] = ()
 
+    @property
+    def is_list(self) -> bool:
+        """Whether its value is a list, separated by commas."""
+        return self.metavar.endswith(",..")
+
 
 _READING, _WRITING = "What is read", "What is written"
 _MEANING, _TIMES = "What it means", "Time and order"

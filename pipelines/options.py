@@ -24,6 +24,7 @@ from pipelines.brokers import (
     database_of,
     is_database,
     missing,
+    no_folder,
     parse_address,
     parse_target,
     topics_among,
@@ -72,6 +73,21 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(problem)
 
 
+class Listed(argparse.Action):
+    """A list, such as `a,b`, that may be given several times: all of its entries count."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the entries to those given before."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is None else f"{before},{values}")
+
+
 def parser_of(pipeline: Pipeline) -> argparse.ArgumentParser:
     """Return a parser of our options: their texts, not their values."""
     parser = Parser(prog=f"run.py {pipeline.name}", add_help=False, allow_abbrev=False)
@@ -79,6 +95,8 @@ def parser_of(pipeline: Pipeline) -> argparse.ArgumentParser:
         flag = f"--{option.name}"
         if option.many:
             parser.add_argument(flag, action="extend", nargs="+")
+        elif option.is_list:
+            parser.add_argument(flag, action=Listed)
         elif option.metavar:
             parser.add_argument(flag)
         else:
@@ -130,7 +148,7 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
     """
     parser = Parser(prog="run.py show", add_help=False, allow_abbrev=False)
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--table")
+    parser.add_argument("--table", action=Listed)
     parser.add_argument("--rows", default="5")
     given, rest = parser.parse_known_args(list(argv))
     if rest:
@@ -141,6 +159,9 @@ def parse_show(argv: Sequence[str]) -> tuple[str, list[str], int]:
         problem = "show needs the folder of a run, its --output"
         raise UsageError(problem)
     reader = Reader(vars(given))
+    misfit = no_folder(given.folder)
+    if misfit:
+        reader.problems.append(misfit)
     tables = reader.read("table", values.names, ())
     rows = reader.read("rows", lambda text: values.whole(text, 1, 1000), 5)
     if reader.problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
-
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
 from pipelines.settings import Settings
 from transforms.sinks.commit import MANIFEST, OutputError, Run
+from transforms.sinks.manifest import BadManifest
+from transforms.sinks.manifest import read_manifest as manifest_of
 from transforms.sinks.store import open_store
 from transforms.sinks.tables import FileFormat
 
@@ -99,12 +97,13 @@ def read_manifest(output: str, run_id: str) -> dict[str, Any]:
     """
     path = f"{output}/{MANIFEST}"
     try:
-        with FileSystems.open(path) as file:
-            manifest = json.loads(file.read())
-    except (BeamIOError, OSError, ValueError) as error:
-        text = f"the run has ended without its manifest {path}: {one_line(error)}"
-        raise RunError(ExitCode.FAILED, text) from None
-    if not isinstance(manifest, dict) or manifest.get("run_id") != run_id:
+        manifest = manifest_of(output)
+    except BadManifest as error:
+        raise RunError(ExitCode.FAILED, f"the run has ended, but {error}") from None
+    if manifest is None:
+        text = f"the run has ended without its manifest {path}"
+        raise RunError(ExitCode.FAILED, text)
+    if manifest.get("run_id") != run_id:
         text = f"the run has ended, but {path} is another run's: did two runs write there?"
         raise RunError(ExitCode.FAILED, text)
     return manifest

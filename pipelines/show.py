@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
 from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
@@ -20,6 +17,7 @@ from pipelines.screen import PLAIN_WIDTH, Screen, counted
 from pipelines.table_files import files_of, read_file
 from schemas.tables import DEAD_LETTERS, TABLES
 from transforms.sinks.commit import MANIFEST
+from transforms.sinks.manifest import BadManifest, read_manifest
 
 WIDEST = 24
 _WIDTHS = {"case_id": 12, "message": 46, "source": 30}
@@ -58,20 +56,25 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
         rows: how many rows of each.
 
     Raises:
-        RunError: the folder holds no finished run, or there is no such table.
+        RunError: the folder holds no finished run, what it says of itself is broken, or there is
+            no such table.
     """
-    path = f"{output}/{MANIFEST}"
     try:
-        with FileSystems.open(path) as file:
-            manifest = json.loads(file.read())
-    except (BeamIOError, OSError, ValueError):
+        manifest = read_manifest(output)
+        checked = [] if manifest is None else laws(manifest)
+    except BadManifest as error:
+        raise RunError(ExitCode.FAILED, str(error)) from None
+    except (KeyError, TypeError) as error:
+        text = f"{output}/{MANIFEST} lacks what a run of ours says of itself ({error!r})"
+        raise RunError(ExitCode.FAILED, text) from None
+    if manifest is None:
         text = f"'{output}' holds no finished run (no {MANIFEST}); give the folder of --output"
-        raise RunError(ExitCode.NO_INPUT, text) from None
+        raise RunError(ExitCode.NO_INPUT, text)
     for table in tables:
         if table not in manifest["tables"]:
             known = ", ".join(manifest["tables"])
             raise RunError(ExitCode.USAGE, f"--table '{table}' is not there; use one of {known}")
-    show_laws(screen, laws(manifest))
+    show_laws(screen, checked)
     for name in tables or table_names(manifest):
         count = manifest["tables"][name]["rows"]
         screen.say(f"{name}: {counted(count, 'row')}")
@@ -86,7 +89,7 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
 
 def table_names(manifest: Mapping[str, Any]) -> list[str]:
     """Return the tables of a run in the order of its pipeline (a manifest's keys are sorted)."""
-    pipeline = PIPELINES.get(manifest["pipeline"])
+    pipeline = PIPELINES.get(str(manifest.get("pipeline")))
     known = pipeline.tables if pipeline else ()
     first = [name for name in known if name in manifest["tables"]]
     return first + [name for name in manifest["tables"] if name not in first]

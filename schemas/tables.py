@@ -250,7 +250,12 @@ WORKLOAD = _pane_table(
     _field("actor", NAME, "who; null where it is not known"),
     _field("transitions", pa.int64(), "what they did", False),
     _field("cases", pa.int64(), "distinct cases", False),
-    _field("handovers", pa.int64(), "where the transition before was somebody else's", False),
+    _field(
+        "handovers",
+        pa.int64(),
+        "where the transition before was somebody else's; none where either is not known",
+        False,
+    ),
     _field("mean_s", pa.float64(), "mean seconds since the transition before"),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines import option_values, values
-from pipelines.brokers import broker_of, missing, parse_target
+from pipelines.brokers import broker_of, missing, no_folder, parse_target
 from pipelines.exit_codes import UsageError
 from pipelines.help import pairs, wrapped
 from pipelines.options import Parser, Reader
@@ -83,6 +83,8 @@ def parse_report(argv: Sequence[str]) -> Report:
             f"--input '{folder}': a report is of a folder; topics are shown by: "
             f"run.py serve --input {folder}"
         )
+    elif misfit := no_folder(folder):
+        reader.problems.append(f"--input {misfit}")
     output = os.path.expanduser(output)
     if not output:
         reader.problems.append("--output is missing; give the page's file, such as report.html")
@@ -113,6 +115,8 @@ def parse_serve(argv: Sequence[str]) -> Serving:
         )
     elif broker_of(text):
         target = _target(text, reader.problems)
+    elif misfit := no_folder(text):
+        reader.problems.append(f"--input {misfit}")
     zone = reader.read("timezone", values.zone, "UTC")
     port = reader.read("port", lambda text: values.whole(text, 0, 65_535), DEFAULT_PORT)
     token = reader.read("token", _token, b"")

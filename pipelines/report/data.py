@@ -63,12 +63,14 @@ class Contents:
         manifest: what the run says of itself; None while it runs.
         source: what was read, to be shown.
         notes: what is not there of it, in sentences.
+        problem: why there is no manifest, other than that the run has not ended.
     """
 
     tables: Mapping[str, pa.Table]
     manifest: Mapping[str, Any] | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    problem: str = ""
 
     def rows(self, name: str) -> pa.Table:
         """Return the rows of a table, none if it is not there."""
@@ -141,6 +143,7 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         "late": _reasons(contents.rows("late"), frame),
         "retracted": _reasons(contents.rows("retracted"), frame),
         "run": _run(contents.manifest),
+        "unknown": bool(contents.problem),
         "positions": _positions(look.positions, frame.states),
         "cut": cut,
         "live": None,
@@ -229,7 +232,7 @@ def _names(contents: Contents, cut: list[str]) -> dict[str, Names]:
     for kind, each in found.items():
         if each.rest and kind != "variants":
             cut.append(
-                f"of {len(each.kept) + each.rest:,} {kind} the {len(each.kept):,} most frequent "
+                f"of {each.named + each.rest:,} {kind} the {each.named:,} most frequent "
                 f"are shown; the others are put together"
             )
     return found

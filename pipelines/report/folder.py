@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,12 @@ from pipelines.output import one_line
 from pipelines.report.data import COLUMNS, PANES, Contents
 from pipelines.table_files import files_of, read_rows
 from schemas.tables import TABLES
-from transforms.sinks.commit import MANIFEST
 from transforms.sinks.lakes.columns import newest_rows
+from transforms.sinks.manifest import BadManifest, read_manifest
+from transforms.sinks.store import client_errors
 
 _READERS = 8
+_LOOKS = 3
 
 
 class Folder:
@@ -31,10 +32,14 @@ class Folder:
 
     Args:
         path: `--output` of a run.
+
+    Attributes:
+        problem: why it can't be told what the run says of itself; empty where it can.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.problem = ""
         self._read: dict[str, set[str]] = {}
         self._rows: dict[str, pa.Table] = {}
         self._found: dict[str, int] = {}
@@ -47,7 +52,7 @@ class Folder:
             RunError: a file is not what its name says.
         """
         manifest = self.manifest()
-        stamp = None if manifest is None else manifest.get("run_id")
+        stamp = self.problem if manifest is None else manifest.get("run_id")
         changed = stamp != self._stamp
         if changed:
             # Another run's files may have the names of those before.
@@ -92,7 +97,7 @@ class Folder:
         written = {} if manifest is None else manifest.get("tables") or {}
         # What a run before has left has nothing to do with this one.
         rows = {n: table for n, table in self._rows.items() if not written or n in written}
-        return Contents(rows, manifest, self.path, self._misfits(written))
+        return Contents(rows, manifest, self.path, self._misfits(written), self.problem)
 
     def _misfits(self, written: Mapping[str, Any]) -> tuple[str, ...]:
         """Tell which tables do not have the rows that the run has written."""
@@ -113,27 +118,33 @@ class Folder:
         return self._read
 
     def manifest(self) -> dict[str, Any] | None:
-        """Return what the run says of itself; None while it runs."""
+        """Return what the run says of itself; None while it runs, and with a `problem`."""
+        self.problem = ""
         try:
-            with FileSystems.open(f"{self.path}/{MANIFEST}") as file:
-                found = json.loads(file.read())
-        except (BeamIOError, OSError, ValueError):
+            return read_manifest(self.path)
+        except BadManifest as error:
+            self.problem = str(error)
             return None
-        return found if isinstance(found, dict) else None
 
 
 def read_folder(path: str) -> Contents:
     """Read the tables of a folder.
 
     Raises:
-        RunError: there is no such folder, or it has no table of analytics.
+        RunError: there is no such folder, it has no table of analytics, or what the run says of
+            itself is broken.
     """
     folder = Folder(path)
     try:
-        folder.refresh()
-    except (BeamIOError, OSError) as error:
+        # Until it stands still: a run may replace its tables, or a stream add to them.
+        for _ in range(_LOOKS):
+            if not folder.refresh():
+                break
+    except (BeamIOError, OSError, ValueError, *client_errors()) as error:
         raise RunError(ExitCode.NO_INPUT, f"--input '{path}': {one_line(error)}") from None
     contents = folder.contents()
+    if contents.problem:
+        raise RunError(ExitCode.FAILED, f"--input '{path}': {contents.problem}")
     if not any(name in contents.tables for name in PANES):
         raise RunError(ExitCode.NO_INPUT, _without(path, contents))
     return contents

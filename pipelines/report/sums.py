@@ -34,7 +34,7 @@ class Names:
     """The names of one kind, numbered: those that matter most, and one number for the rest.
 
     Attributes:
-        kept: the names; None is one, where a name is not known.
+        kept: the names; None is the last one, where there are rows without a name.
         rest: how many others share the number `len(kept)`; 0 if there are none.
     """
 
@@ -43,10 +43,19 @@ class Names:
 
     @classmethod
     def most(cls, weights: Mapping[str | None, float], most: int) -> Names:
-        """Keep the names of the greatest weight; they are in their order, None last."""
-        ranked = sorted(weights, key=lambda name: (-weights[name], name is None, name or ""))
-        kept = sorted(ranked[:most], key=lambda name: (name is None, name or ""))
-        return cls(tuple(kept), len(ranked) - len(kept))
+        """Keep the names of the greatest weight, in their order, and None however light it is.
+
+        That there is no name is no name among others: as a state it is where cases start.
+        """
+        names = [name for name in weights if name is not None]
+        ranked = sorted(names, key=lambda name: (-weights[name], name))
+        none = [None] if None in weights else []
+        return cls((*sorted(ranked[:most]), *none), max(0, len(ranked) - most))
+
+    @property
+    def named(self) -> int:
+        """How many names are kept."""
+        return sum(name is not None for name in self.kept)
 
     def codes(self, column: pa.ChunkedArray) -> Integers:
         """Return the number of each name."""

@@ -344,6 +344,9 @@ def test_an_older_version_is_taken_where_it_can_be_upgraded(tmp_path: Path) -> N
 def test_no_state_and_no_run(tmp_path: Path) -> None:
     with pytest.raises(HandoverError, match="holds no finished run"):
         opened(tmp_path / "nothing")
-    (tmp_path / "_run.json").write_text('{"run_id": "x"}')
+    (tmp_path / "_run.json").write_text('{"run_id": "x", ')
+    with pytest.raises(HandoverError, match="_run.json can't be read as what a run says of itself"):
+        opened(tmp_path)
+    (tmp_path / "_run.json").write_text('{"run_id": "x", "tables": {}}')
     with pytest.raises(HandoverError, match="run that backfill with --keep_state"):
         opened(tmp_path)

@@ -191,6 +191,31 @@ def test_rows_are_refused_for_the_first_reason() -> None:
     assert refused[5].message == "task 'y' is not a number of 32 bits"
 
 
+def test_a_time_out_of_range_is_told_as_that() -> None:
+    times = ["9999-12-31", DAY, "0001-01-01T00:00:00Z", "never", None]
+    found = {
+        "case_id": pa.array(["1"] * 5),
+        "event_time": pa.array(times),
+        "activity": pa.array(["a"] * 5),
+    }
+    events, refused = build_events(found, 5, Context(), {"position": pa.array(range(5))})
+    assert events.num_rows == 1
+    within = "is out of range; a time is from 1678-01-01 to 2261-12-31"
+    assert [(r.row, r.error, r.message.partition(";")[0]) for r in refused] == [
+        (0, "BadTime", "event_time '9999-12-31' is out of range"),
+        (2, "BadTime", "event_time '0001-01-01T00:00:00Z' is out of range"),
+        (3, "BadTime", "event_time 'never' is not a time"),
+        (4, "MissingTime", "no event time"),
+    ]
+    assert refused[0].message == f"event_time '9999-12-31' {within}"
+    found["event_time"] = pa.array([1724753060469] * 5)
+    _, refused = build_events(found, 5, Context(time_format="s"), {"position": pa.array(range(5))})
+    assert refused[0].message == (
+        "event_time '1724753060469' is out of range in the form s; "
+        "a time is from 1678-01-01 to 2261-12-31"
+    )
+
+
 def test_a_missing_state_is_the_activity() -> None:
     found = {
         "case_id": pa.array(["1", "1"]),

@@ -98,6 +98,7 @@ def test_forms_mix_in_one_log() -> None:
         ("2024-08-27T12:04:20Z|m|10|20|٣|a|", "target task of a log line is not a number"),
         ("2024-08-27T12:04:20|m|10.x|20|a", "event of a log line is not a number: 'x'"),
         ("2024-02-30T12:04:20Z|m|10|20|30|a|", "time of a log line cannot be read: '2024-02-30"),
+        ("9999-12-31T12:04:20Z|m|10|20|30|a|", "log line is out of range (from 1678-01-01 to"),
         ("yesterday|m|10|20|30|a|", "time of a log line cannot be read: 'yesterday'"),
         ("1724753060|m|10|20|30|a|", "time of a log line cannot be read: '1724753060'"),
         ("|m|10|20|30|a|", "time of a log line cannot be read: ''"),

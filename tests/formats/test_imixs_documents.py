@@ -283,6 +283,14 @@ def test_a_last_event_without_time_or_task_is_dead(
     assert (decoded.decoded, decoded.dead, len(rows(decoded))) == (1, 1, 3)
 
 
+def test_a_last_event_of_another_age_is_dead_and_told_so(events_of: Run) -> None:
+    (failure,) = events_of(snapshot(**{**LAST, "_lasteventdate": "9999-12-31T00:00:00Z"})).failures
+    assert failure.error == "BadTime"
+    assert "is out of range (a time is from 1678-01-01 to 2261-12-31): '9999-12-31" in (
+        failure.message
+    )
+
+
 def old_log(lines: int) -> list[str]:
     return [f"2024-08-27T12:{i:02d}:20|1.0.0|{1000 + i}.20|{1001 + i}|" for i in range(lines)]
 

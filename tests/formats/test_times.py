@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.formats.times import parse_times, zone_error
+from transforms.formats.times import FIRST, LAST, RANGE, out_of_range, parse_times, zone_error
 
 UTC = datetime.timezone.utc
 
@@ -298,3 +298,67 @@ def test_nanoseconds_are_those_of_the_microsecond_before(
 ) -> None:
     found = parse_times(column, "UTC", time_format)
     assert found.cast(pa.int64()).to_pylist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "far"),
+    [
+        ("9999-12-31T23:59:59Z", None, True),
+        ("0001-01-01", None, True),
+        ("1677-12-31T23:59:59.999999Z", None, True),
+        ("2262-01-01 00:00:00", None, True),
+        ("2261-12-31T23:59:59-05:00", None, True),
+        ("99990101", None, True),
+        ("99999999999999999999999", None, True),
+        ("-1e30", None, True),
+        ("1724753060469", "s", True),
+        ("01.01.9999", "%d.%m.%Y", True),
+        ("31 Dec 9999", "%d %b %Y", True),
+        ("9999-02-30", None, False),
+        ("0000-00-00", None, False),
+        ("12024-01-01", None, False),
+        ("yesterday", None, False),
+        ("nan", None, False),
+        ("1e999", None, False),
+        ("", None, False),
+        ("9999-12-31", "s", False),
+        ("9999-12-31", "%d.%m.%Y", False),
+        ("99.01.9999", "%d.%m.%Y", False),
+        ("32 Dec 9999", "%d %b %Y", False),
+    ],
+)
+def test_a_time_of_another_age_is_told_from_what_is_none(
+    value: str, form: str | None, far: bool
+) -> None:
+    for column in ([value], [value, None, "x", value], [value] * 50 + ["9999-13-01"]):
+        array = pa.array(column, pa.string())
+        assert parse_times(array, "UTC", form).null_count == len(column)
+        wanted = [far and each == value for each in column]
+        assert out_of_range(array, form).tolist() == wanted
+        assert out_of_range(array.dictionary_encode(), form).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("array", "form", "far"),
+    [
+        (pa.array([2**63 - 1, None]), None, [True, False]),
+        (pa.array([1e300, float("nan"), float("inf")]), None, [True, False, False]),
+        (pa.array([Decimal("1e30")]), "s", [True]),
+        (pa.array([2**62]), "%Y", [False]),
+        (pa.array([2**60, None], pa.timestamp("us")), None, [True, False]),
+        (pa.array([2**30], pa.date32()), None, [True]),
+        (pa.array([True, None]), None, [False, False]),
+        (pa.array([[1]]), None, [False]),
+        (pa.array([], pa.string()), None, []),
+    ],
+)
+def test_types_that_hold_times_of_another_age(
+    array: pa.Array, form: str | None, far: list[bool]
+) -> None:
+    assert out_of_range(array, form).tolist() == far
+
+
+def test_the_range_that_is_told_is_the_one_that_is_read() -> None:
+    first, last = RANGE.split(" to ")
+    found = parse_times(pa.array([first, f"{last}T23:59:59.999999"]))
+    assert found.cast(pa.int64()).to_pylist() == [FIRST, LAST]

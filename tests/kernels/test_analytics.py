@@ -178,8 +178,8 @@ class Plain:
         self.sums.add(flow, count=1, started=int(row["is_start"] is True))
         edge = (EDGE, bucket, *process, row["from_state"], state)
         actor = (ACTOR, bucket, group, None, row["actor"], None)
-        before = row["previous_actor"]
-        handover = int(before is not None and before != row["actor"])
+        pair = (row["previous_actor"], row["actor"])
+        handover = int(None not in pair and pair[0] != pair[1])
         for key, more in ((edge, {}), (actor, {"handovers": handover})):
             now = {"count": 1, "cases": self.cases(key, bucket), **more}
             if row["duration_us"] is None:
@@ -375,6 +375,21 @@ def test_names_of_every_kind_are_kept() -> None:
     assert {row["name"] for row in of_kind(partials, NAMES)} == {'<b>"x"</b>', "✅"}
     assert {row["workflow_group"] for row in partials} == {"a|b'c"}
     assert {row["name"] for row in of_kind(partials, ACTOR)} == {"Ann|e"}
+
+
+def test_work_is_handed_over_between_people_who_are_known() -> None:
+    actors = ["anna", "ben", "ben", None, "anna", None, None, "ben", "anna"]
+    rows = [{**row, "actor": a} for row, a in zip(events(list("abcdefghi")), actors, strict=True)]
+    # The last of the case is remembered over steps, as who is known and as who is not.
+    for cuts in ([], [1], [2, 4, 8]):
+        untils = [START // 1000 + cut * 1000 for cut in cuts]
+        partials, _ = fold(rows, Rules(), windowing("global"), [*untils, END])
+        found: dict[str | None, list[int]] = {}
+        for row in of_kind(partials, ACTOR):
+            done = found.setdefault(row["name"], [0, 0])
+            done[0] += row["count"]
+            done[1] += row["handovers"]
+        assert found == {"anna": [3, 1], "ben": [3, 1], None: [3, 0]}
 
 
 def test_tables_of_the_transitions_kernel_are_kept_or_not() -> None:

@@ -6,6 +6,9 @@ import csv
 import gzip
 import json
 import math
+import signal
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -19,6 +22,8 @@ import pytest
 
 import run
 from pipelines.registry import PIPELINES
+from pipelines.report.folder import read_folder
+from pipelines.report.live.files import LiveFolder
 from tests.pipelines.test_transitions import manifest_of
 from transforms.kernels.partial_rows import ERROR
 
@@ -301,3 +306,74 @@ def test_shards_and_other_tables_change_nothing(window: str, tmp_path: Path) -> 
         ]
         assert found[0]
         assert found[0] == found[1] == found[2]
+
+
+LEFT = """
+import os, signal, sys
+import pyarrow as pa
+from schemas.tables import FLOW
+from transforms.sinks.commit import LocalStore, Run
+run = Run.start(sys.argv[1], LocalStore(), ["flow", "transitions"])
+with run.open_part(FLOW, 0, 1) as writer:
+    writer.write(FLOW.schema.empty_table())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_by_a_killed_run(out: Path) -> Path:
+    """Let a run into an output be killed (`kill -9`) when it has written a part."""
+    root = str(Path(run.__file__).parent)
+    ended = subprocess.run([sys.executable, "-c", LEFT, str(out)], cwd=root, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = out.glob(".run-*")
+    assert list(left.glob("staging/flow/*.parquet"))
+    return left
+
+
+def test_what_a_killed_run_leaves_is_not_shown_and_the_next_run_removes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the next run is: of other tables, or of another pipeline."""
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    source = write(tmp_path / "in.jsonl", [event("c", "new", 0), event("c", "done", 5)])
+    left = left_by_a_killed_run(out)
+    assert run.main(["show", str(out)]) == 4
+    assert "holds no finished run" in capsys.readouterr().err
+    assert run.main(["report", "--input", str(out), "--output", str(page)]) == 4
+    assert "has no tables of analytics" in capsys.readouterr().err
+    analytics(source, out, "--tables", "process_map,flow", "--end_states", "done")
+    assert not left.exists()
+
+    left = left_by_a_killed_run(out)
+    capsys.readouterr()
+    assert run.main(["show", str(out), "--table", "flow"]) == 0
+    assert "flow: 1 row\n" in capsys.readouterr().out
+    assert read_folder(str(out)).notes == ()
+    live = LiveFolder(str(out))
+    live.refresh()
+    assert (live.contents().tables["flow"].num_rows, live.problem) == (1, "")
+    arguments = ["transitions", "--input", str(source), "--output", str(out), "--progress", "off"]
+    assert run.main([*arguments, "--workers", "1"]) == 0
+    assert not left.exists()
+    assert not list(out.glob(".*"))
+
+
+def test_a_run_that_lives_is_not_cleaned_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    source = write(tmp_path / "in.jsonl", [event("c", "new", 0)])
+    code = LEFT.replace("os.kill(os.getpid(), signal.SIGKILL)", "print(1, flush=True); input()")
+    root = str(Path(run.__file__).parent)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        (lives,) = out.glob(".run-*")
+        before = sorted(lives.rglob("*"))
+        arguments = ["--input", str(source), "--output", str(out), "--tables", "variants"]
+        assert run.main(["analytics", *arguments]) == 5
+        assert f"another run is writing to {out} (pid {other.pid})" in capsys.readouterr().err
+        assert sorted(lives.rglob("*")) == before
+        other.communicate(b"\n")

@@ -16,7 +16,7 @@ from pipelines import paths, values
 from pipelines.brokers import topics_among
 from pipelines.exit_codes import MEANING, UsageError
 from pipelines.option_table import OPTIONS, options_of
-from pipelines.options import parse
+from pipelines.options import parse, parse_show
 from pipelines.registry import PIPELINES
 from pipelines.settings import Settings
 from pipelines.values import BadValue
@@ -104,6 +104,42 @@ def test_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "\t",
     )
     assert context.max_message_bytes == 2**30
+
+
+def test_lists_given_again_add_up(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"0123456789abcdef")
+    found = settings(
+        *("--columns", "case_id=Case ID", "--columns", "actor=Clerk,activity=Step"),
+        *("--items", "amount:double", "--items", "region", "--items=amount:double"),
+        *("--mask", "actor", "--mask", "region", "--mask_key", f"file:{tmp_path / 'key'}"),
+        *("--end_states", "Done", "--end_states", "Rejected,Done"),
+        *("--timezone", "UTC", "--timezone", "Europe/Berlin"),
+    )
+    assert found.columns == (("case_id", "Case ID"), ("actor", "Clerk"), ("activity", "Step"))
+    assert found.items == ("amount", "region")
+    assert found.item_types == (("amount", "double"),)
+    assert found.mask == ("actor", "region")
+    assert found.end_states == ("Done", "Rejected")
+    assert found.timezone == "Europe/Berlin"
+
+
+def test_tables_given_again_add_up() -> None:
+    argv = ["--input", "a.xml", "--output", "out", "--tables", "flow", "--tables", "workload,flow"]
+    assert parse(argv, "analytics")[0].tables == ("flow", "workload")
+    with pytest.raises(UsageError) as error:
+        parse([*argv, "--tables", "flwo"], "analytics")
+    assert "--tables 'flow,workload,flow,flwo' names 'flwo'" in " ".join(error.value.problems)
+    assert parse_show(["o", "--table", "a", "--table", "b,a"]) == ("o", ["a", "b"], 5)
+
+
+def test_what_is_given_twice_and_differs_is_said() -> None:
+    for pair in (
+        ["--columns", "case_id=A", "--columns", "case_id=B"],
+        ["--items", "amount:long", "--items", "amount:double"],
+    ):
+        with pytest.raises(UsageError) as error:
+            settings(*pair)
+        assert "twice" in " ".join(error.value.problems)
 
 
 def test_every_option_has_a_setting() -> None:

@@ -240,3 +240,20 @@ def test_progress_is_a_line_every_ten_seconds() -> None:
         "10 s: read 1,000 B of 2.0 KiB (50 %), 10,000 events (1,000/s), folded 1 of 4 shards",
         "20 s: read 2.0 KiB of 2.0 KiB (100 %), 20,000 events (1,000/s), folded 2 of 4 shards",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"tables": {"transitions"', "_run.json can't be read as what a run says of itself"),
+        ('{"tables": {"transitions": {"rows": 1}}}', "_run.json lacks what a run of ours says"),
+    ],
+)
+def test_show_says_that_a_manifest_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    (tmp_path / "_run.json").write_text(content)
+    assert run.main(["show", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/{said}" in error
+    assert "Traceback" not in error

@@ -77,7 +77,7 @@ def test_no_folder_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "x.duckdb"
+    file = tmp_path / "x.parquet"
     file.touch()
     page = str(tmp_path / "r.html")
     code, error = failing(capsys, "report", "--input", str(file), "--output", page)
@@ -91,6 +91,52 @@ def test_a_file_that_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     code, error = failing(capsys, "report", "--input", str(folder), "--output", str(tmp_path / "r"))
     assert code == ExitCode.FAILED
     assert "x.parquet can't be read as a file of the table flow" in error
+
+
+def test_what_the_run_says_of_itself_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save(tmp_path / "out", tables(cases(3, (("in", "done"),))))
+    (folder / "_run.json").write_text('{"pipeline": "analytics", "tab')
+    page = tmp_path / "r.html"
+    code, error = failing(capsys, "report", "--input", str(folder), "--output", str(page))
+    assert code == ExitCode.FAILED
+    assert f"{folder}/_run.json can't be read as what a run says of itself" in error
+    assert "run it again" in error and "Traceback" not in error
+    assert not page.exists()
+
+
+DATABASES = (
+    ("out.duckdb", "duckdb's own command line"),
+    ("delta:///data/lake", "DuckDB's delta_scan"),
+    ("delta+s3://bucket/lake", "DuckDB's delta_scan"),
+    ("iceberg://local/events?uri=sqlite:////c.db&warehouse=/w", "PyIceberg"),
+    ("bigquery://project/set", "bq query"),
+)
+
+
+@pytest.mark.parametrize(("database", "reader"), DATABASES)
+@pytest.mark.parametrize("command", ["report", "serve", "show"])
+def test_a_database_is_told_what_to_use(
+    command: str, database: str, reader: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {
+        "report": ("--input", database, "--output", "r.html"),
+        "serve": ("--input", database, "--port", "0"),
+        "show": (database,),
+    }
+    code, error = failing(capsys, command, *named[command])
+    assert code == ExitCode.USAGE
+    assert f"'{database}' is a database, and only folders are read" in error
+    assert f"--output OUT '{database}'" in error and reader in error
+
+
+def test_a_folder_that_is_called_as_a_database_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save(tmp_path / "out.duckdb", tables(cases(3, (("in", "done"),))))
+    page = str(tmp_path / "r.html")
+    assert run.main(["report", "--input", str(folder), "--output", page]) == ExitCode.OK
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from pipelines.report.data import PANES, Contents, Look, document, packed
 from pipelines.report.page import page
-from tests.report.tables import cases, save, tables
+from tests.report.tables import BEGIN, Move, cases, save, tables
 from tests.report.test_page import HOSTILE
 from tests.report.test_serve import serving
 
@@ -199,6 +200,111 @@ def test_hostile_names_are_text(open_page: Any) -> None:
     assert shown.wrong == []
 
 
+ARABIC = "مرحبا بالعالم"
+
+
+def say(shown: Shown, part: str) -> str:
+    text: str = shown.page.locator(f"#{part}-say").evaluate("e => e.textContent")
+    return text
+
+
+def test_names_from_right_to_left_do_not_turn_what_is_said(open_page: Any) -> None:
+    moves = cases(6, ((ARABIC, "\u202eevil", "done"),), actors=(ARABIC,))
+    shown = open_page(tables(moves))
+    assert f"is \u2068{ARABIC}\u2069 → evil, " in say(shown, "map")
+    assert say(shown, "people").startswith(
+        f"\u2068{ARABIC}\u2069 did most, 100 % of 18 transitions"
+    )
+    # As they are seen: the words behind a name stand to the right of it.
+    order = shown.page.evaluate(
+        """(name) => {
+          const text = document.querySelector("#people-say").firstChild;
+          const left = (from, to) => {
+            const range = document.createRange();
+            range.setStart(text, from); range.setEnd(text, to);
+            return range.getBoundingClientRect().left;
+          };
+          const at = text.data.indexOf(name);
+          const digits = text.data.indexOf("100 %");
+          return [left(at, at + name.length), left(digits, digits + 3)];
+        }""",
+        ARABIC,
+    )
+    assert order[0] < order[1]
+    chip = shown.page.locator("#variants .chip").first
+    assert chip.evaluate("e => e.textContent") == ARABIC
+    assert shown.wrong == []
+
+
+def test_names_that_are_long_or_not_to_be_seen(open_page: Any) -> None:
+    long = "x" * 300
+    shown = open_page(tables(cases(6, ((long, "\u200b \t", "", "done"),), actors=(long,))), long)
+    for part in ("map", "bottleneck", "people"):
+        assert len(say(shown, part)) < 400
+    assert say(shown, "people").startswith("x" * 79 + "… did most")
+    chips = shown.page.locator("#variants .chip").all_inner_texts()
+    assert chips[:4] == [long, "(blank)", "(empty)", "done"]
+    for width in (1280, 360):
+        shown.page.set_viewport_size({"width": width, "height": 800})
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        # Not a letter a line.
+        cell = shown.page.locator("#bottlenecks tbody th").first.bounding_box()
+        assert cell["width"] > 100
+    shown.page.set_viewport_size({"width": 1280, "height": 800})
+    shown.page.click("#map-table summary")
+    box = shown.page.locator("#map-table .scroll")
+    assert box.evaluate("e => e.scrollWidth <= e.clientWidth"), "all columns are in sight"
+    shown.page.locator("#map .edge").first.focus()
+    assert shown.page.locator("#tip").bounding_box()["width"] <= 360
+    assert shown.wrong == []
+
+
+def test_one_event_of_nobody(open_page: Any) -> None:
+    (move,) = cases(1, (("in",),), actors=(None,))
+    shown = open_page(tables([move], ends=False))
+    assert say(shown, "people") == "Of 100 % it is not known who did it."
+    assert shown.figure("Transitions") == "1"
+    assert shown.edges() == 1
+    assert shown.wrong == []
+
+
+def test_others_are_nobody_that_did_most(open_page: Any) -> None:
+    """A hundred thousand states and people: the start is there, and names are named."""
+    moves = [
+        Move(f"c{n}", BEGIN + timedelta(seconds=n), before, f"s{n + step}", 1.0, f"a{n}")
+        for n in range(50_000)
+        for step, before in enumerate((f"r{n}", f"s{n}"))
+    ]
+    moves[0] = replace(moves[0], source=None, seconds=None)
+    shown = open_page(tables(moves, timedelta(days=1)))
+    cut = shown.page.locator("#cut").inner_text()
+    assert "Of 100,000 states the 200 most frequent are shown" in cut
+    assert "Of 50,000 actors the 200 most frequent are shown" in cut
+    assert shown.page.locator("#map .node.start").count() == 1
+    assert "other people" not in say(shown, "people")
+    assert "other states" not in say(shown, "map") + say(shown, "bottleneck")
+    assert shown.page.locator("#people .bar-name").first.inner_text() == "49,800 other people"
+    assert shown.wrong == []
+
+
+def test_a_choice_that_leaves_nothing_says_so_and_can_be_left(open_page: Any) -> None:
+    late = [replace(m, at=m.at + timedelta(days=9)) for m in cases(4, WAYS, groups=("Late",))]
+    shown = open_page(tables([*cases(30, WAYS), *late]))
+    shown.page.select_option("#pick-group", label="Late")
+    shown.page.locator("#period-to").press("Home")
+    shown.starts("0")
+    assert shown.page.locator("#map").is_hidden() and shown.page.locator("#map-table").is_hidden()
+    assert say(shown, "map") == "No case moved in what is chosen."
+    # Ends are known, only not of what is chosen.
+    assert shown.page.locator("#figures .why").count() == 0
+    assert say(shown, "variant") == "No case was completed in what is chosen."
+    assert shown.page.pdf()[:5] == b"%PDF-"
+    shown.page.click("#reset")
+    shown.starts("34")
+    assert shown.page.locator("#map").is_visible()
+    assert shown.wrong == []
+
+
 def test_the_keyboard_reaches_everything(open_page: Any) -> None:
     shown = open_page(orders())
     seen = set()
@@ -266,9 +372,15 @@ def test_a_window_that_is_cut_off_can_be_left_again_by_hand(open_page: Any) -> N
 
 
 def test_an_empty_page_says_what_is_missing(open_page: Any) -> None:
-    shown = open_page({})
-    assert "No case moved" in shown.page.locator("#map-say").inner_text()
-    assert shown.wrong == []
+    empty = {name: rows.slice(0, 0) for name, rows in orders(3).items()}
+    for found in ({}, empty):
+        shown = open_page(found)
+        assert "No case moved" in shown.page.locator("#map-say").inner_text()
+        said = shown.page.locator("#cut").inner_text()
+        assert "Nothing was measured: the tables have no rows." in said
+        assert "one window" not in shown.page.locator("body").inner_text()
+        assert shown.page.locator("#filters").is_hidden()
+        assert shown.wrong == []
 
 
 def test_dark_is_another_picture_and_both_can_be_read(open_page: Any) -> None:

@@ -18,6 +18,7 @@ from pipelines.report import data as data_module
 from pipelines.report.data import Contents, Look, document, packed
 from pipelines.report.folder import Folder, read_folder
 from pipelines.report.periods import HOUR, MOST_PERIODS, periods_of, windows_of
+from pipelines.report.sums import Names
 from schemas.tables import TABLES
 from tests.report.tables import BEGIN, Move, cases, save, table_of, tables
 from transforms.kernels.partial_rows import value_of
@@ -215,8 +216,10 @@ def test_a_hundred_thousand_states_are_put_together_and_that_is_said() -> None:
     ]
     page = made(tables(rows, None))
     most = data_module.MOST_NAMES["states"]
-    assert len(page["states"]["names"]) == most
-    assert page["states"]["rest"] == 3002 - most
+    # Where cases start is no state, and is told apart from the others.
+    assert len(page["states"]["names"]) == most + 1
+    assert page["states"]["names"][-1] is None
+    assert page["states"]["rest"] == 3001 - most
     assert sum(page["process_map"]["count"]) == 3000
     assert any("states" in sentence for sentence in page["cut"])
 
@@ -310,3 +313,13 @@ def test_positions_of_a_drawing_are_passed_on() -> None:
     )
     number = page["states"]["names"].index("check")
     assert page["positions"] == {str(number): [10, 20, 100, 80]}
+
+
+def test_no_name_is_kept_beside_the_names_and_is_none_of_them() -> None:
+    weights: dict[str | None, float] = {"a": 5, "b": 4, "c": 3, None: 1}
+    names = Names.most(weights, 2)
+    assert (names.kept, names.rest, names.named, names.size) == (("a", "b", None), 1, 2, 4)
+    column = pa.chunked_array([["c", None, "a", "b"]])
+    assert names.codes(column).tolist() == [3, 2, 0, 1]
+    assert Names.most({None: 1}, 2) == Names((None,), 0)
+    assert Names.most({"a": 1}, 2) == Names(("a",), 0)

@@ -183,6 +183,30 @@ def test_a_broken_file_is_said_and_the_rest_still_shown(folder: Path) -> None:
         assert sum(data["process_map"]["count"]) == 16
 
 
+def test_a_broken_manifest_is_said_while_the_tables_are_shown(folder: Path) -> None:
+    """From the first look on, and gone when the file is whole again."""
+    rows = {each.name: {"rows": 0} for each in folder.iterdir()}
+    for name, found in tables(cases(8, (("in", "done"),))).items():
+        rows[name]["rows"] = found.num_rows
+    (folder / "_run.json").write_bytes(orjson.dumps({"tables": rows})[:-9])
+    with serving(folder) as server:
+        _, headers, body = get(server, "/data")
+        live, data = json.loads(headers["X-Stream"]), orjson.loads(body)
+        assert "_run.json can't be read as what a run says of itself" in live["problem"]
+        assert data["live"]["problem"] == live["problem"]
+        assert sum(data["process_map"]["count"]) == 16
+        assert (data["run"], data["unknown"]) == (None, True)
+        (folder / "aside").write_bytes(orjson.dumps({"tables": rows}))
+        (folder / "aside").rename(folder / "_run.json")
+        until = time.monotonic() + 30
+        while live["problem"] or data["unknown"]:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+            _, headers, body = get(server, "/data")
+            live, data = json.loads(headers["X-Stream"]), orjson.loads(body)
+        assert data["run"] is not None
+
+
 def test_a_stream_that_has_written_nothing_yet_has_a_page(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert get(server, "/")[0] == 200

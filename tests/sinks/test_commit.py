@@ -288,6 +288,27 @@ def test_runs_that_start_at_once_see_each_other(
     assert [name.rpartition("-")[2] for name in place.entries()] == ["other"]
 
 
+def test_a_run_that_starts_while_leftovers_are_cleared_is_none_of_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears after the look for live runs, and before the list of what they left."""
+    refuse = commit._refuse_live
+
+    def then_another(store: Store, output: str, besides: str = "") -> None:
+        refuse(store, output, besides)
+        if not besides:
+            monkeypatch.setattr(commit, "_refuse_live", refuse)
+            other.append(place.start(run_id="other"))
+
+    other: list[Run] = []
+    monkeypatch.setattr(commit, "_refuse_live", then_another)
+    with pytest.raises(OutputError, match="another run is writing"):
+        place.start(run_id="this")
+    assert [name.rpartition("-")[2] for name in place.entries()] == ["other"]
+    other[0].commit({"run": "other"}, {"cases": write(other[0], CASES, [3])})
+    assert place.rows("cases") == 3
+
+
 def test_a_leftover_from_elsewhere_is_told_and_left(place: Place) -> None:
     place.put(".run-1-0-elsewhere-abc", "staging", "x")
     run = place.start()

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from schemas.tables import Output
@@ -26,6 +24,7 @@ from transforms.fold.elements import state_element
 from transforms.fold.made import Setting, differences
 from transforms.kernels.base import Kernel
 from transforms.sinks.commit import MANIFEST
+from transforms.sinks.manifest import BadManifest, read_manifest
 
 STATE = "state"
 """Name of the folder, and of what the manifest says of it. No table: it is not for readers."""
@@ -218,11 +217,10 @@ def _batches(path: str) -> Iterator[pa.Table]:
 
 def _manifest(folder: str) -> Mapping[str, Any]:
     try:
-        with FileSystems.open(f"{folder}/{MANIFEST}") as file:
-            manifest = orjson.loads(file.read())
-    except (BeamIOError, OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict):
+        manifest = read_manifest(folder)
+    except BadManifest as error:
+        raise HandoverError(str(error)) from None
+    if manifest is None:
         reason = (
             f"{folder} holds no finished run (no {MANIFEST}): give the --output of a backfill "
             "with --keep_state"

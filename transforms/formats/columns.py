@@ -25,7 +25,7 @@ from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message, MessageBatch
 from transforms.formats.mapping.apply import mapped_columns, skipped_rows
 from transforms.formats.mapping.rules import is_path, path_of
-from transforms.formats.times import EPOCH_UNITS, parse_times, zone_error
+from transforms.formats.times import EPOCH_UNITS, RANGE, out_of_range, parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
 
@@ -275,9 +275,15 @@ def build_events(
             absent = _absent(raw)
             if column == "event_time":
                 refuse(unread & absent, "MissingTime", "no event time")
-            hint = f" in the form {form}" if form else "; --time_format says how it is written"
-            hint = hint.replace("{", "{{").replace("}", "}}")
-            refuse(unread & ~absent, "BadTime", f"{column} '{{}}' is not a time{hint}", raw)
+            unread = unread & ~absent
+            rows_unread = np.flatnonzero(unread)
+            far = np.zeros(rows, np.bool_)
+            far[rows_unread] = out_of_range(raw.take(pa.array(rows_unread)), form)
+            shown = f" in the form {form}".replace("{", "{{").replace("}", "}}") if form else ""
+            reach = f"{column} '{{}}' is out of range{shown}; a time is from {RANGE}"
+            refuse(far, "BadTime", reach, raw)
+            hint = shown or "; --time_format says how it is written"
+            refuse(unread & ~far, "BadTime", f"{column} '{{}}' is not a time{hint}", raw)
     activities, no_activity = _required_text(found.get("activity"), rows)
     refuse(no_activity, "MissingActivity", "no activity")
     columns["activity"] = activities

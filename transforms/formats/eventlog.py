@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import TIME
-from transforms.formats.times import parse_times
+from transforms.formats.times import RANGE, out_of_range, parse_times
 from transforms.hashing import identify
 
 Integers = npt.NDArray[np.int64]
@@ -149,6 +149,8 @@ def explain_line(line: str, timezone: str) -> str:
         if not parse_integers(pa.array([number]))[1][0]:
             return f"the {name} of a log line is not a number: {number!r}"
     if "-" not in time[1:] or parse_times(pa.array([time]), timezone)[0].as_py() is None:
+        if "-" in time[1:] and out_of_range(pa.array([time]))[0]:
+            return f"the time of a log line is out of range (from {RANGE}): {time!r}"
         return f"the time of a log line cannot be read: {time!r}"
     return f"a log line cannot be read: {line!r}"
 

@@ -33,7 +33,7 @@ from transforms.formats.eventlog import (
     parse_lines,
 )
 from transforms.formats.imixs_input import Batch, Problem
-from transforms.formats.times import parse_times
+from transforms.formats.times import RANGE, out_of_range, parse_times
 from transforms.hashing import hash_strings
 
 LOG = ("$eventlog", "txtworkflowactivitylog")
@@ -336,7 +336,12 @@ def _last_problem(when: str | None, readable: bool, task: str | None) -> Problem
     if when is None:
         return Problem("MissingTime", f"no {LOG[0]}, and no {' or '.join(LAST_TIME)} either")
     if not readable:
-        return Problem("BadTime", f"{' or '.join(LAST_TIME)} cannot be read: {when!r}")
+        wrong = (
+            f"is out of range (a time is from {RANGE})"
+            if out_of_range(pa.array([when]))[0]
+            else "cannot be read"
+        )
+        return Problem("BadTime", f"{' or '.join(LAST_TIME)} {wrong}: {when!r}")
     if task is None:
         return Problem("MissingTask", f"no {LOG[0]}, and no {' or '.join(TASK)} either")
     return Problem("BadTask", f"{' or '.join(TASK)} is not a number: {task!r}")

@@ -39,6 +39,9 @@ FIRST = -9_214_560_000_000_000
 LAST = 9_214_646_400_000_000 - 1
 """The last µs of 2261; a later time is null."""
 
+RANGE = "1678-01-01 to 2261-12-31"
+"""The whole years whose nanoseconds since 1970 have a place in 64 bits."""
+
 _NAIVE = pa.timestamp("us")
 _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - local clocks are counted from it
 _LAST_RULE = 2_114_380_800_000_000  # 2037-01-01 in µs
@@ -123,6 +126,55 @@ def parse_times(
     return _cast(text, timezone, time_format) or _read_text(
         text, timezone, time_format, _iso_layout
     )
+
+
+def out_of_range(column: pa.Array | pa.ChunkedArray, time_format: str | None = None) -> Mask:
+    """Say which of the values that `parse_times` made null are times, but none of `RANGE`.
+
+    Args:
+        column: such values, of any type.
+        time_format: as they were read.
+    """
+    array = conform(column, column.type)
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        far = np.append(out_of_range(array.dictionary, time_format), False)
+        return far[array.indices.fill_null(len(far) - 1).to_numpy(zero_copy_only=False)]
+    valid: Mask = array.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return valid
+    epochs = time_format is None or time_format in EPOCH_UNITS
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+        return valid & np.isfinite(numbers) & epochs
+    text = _text(array)
+    found = np.zeros(len(array), np.bool_)
+    if text is None:
+        return found
+    formatted = time_format is not None and "%" in time_format
+    layout_of = _format_layout(time_format) if formatted and time_format else _iso_layout
+    for rows, matrix, shape in _by_shape(text):
+        layout = layout_of(shape) if formatted or time_format is None else None
+        if layout is not None:
+            found[rows] = _read(matrix, layout, (0, 9999))[1]
+        elif epochs and _NUMBER.fullmatch(shape):
+            texts = np.ascontiguousarray(matrix[:, : len(shape)]).view(f"S{len(shape)}").ravel()
+            trimmed = pc.ascii_trim_whitespace(pa.array(texts).cast(pa.string()))
+            found[rows] = np.isfinite(_numbers(trimmed))
+    if formatted and time_format and not found.all():
+        distinct = text.dictionary_encode()
+        real = [_reads(value, time_format) for value in distinct.dictionary.to_pylist()]
+        codes = distinct.indices.fill_null(len(real)).to_numpy(zero_copy_only=False)
+        found |= np.array([*real, False])[codes]
+    return found
+
+
+def _reads(value: str, time_format: str) -> bool:
+    try:
+        datetime.datetime.strptime(value, time_format)  # noqa: DTZ007 - only whether it is a time
+    except ValueError:
+        return False
+    return True
 
 
 def zone_error(name: str) -> str | None:
@@ -460,7 +512,9 @@ def _shapes(matrix: Bytes, length: int) -> Iterator[tuple[Rows | slice, bytes]]:
         yield np.array(rows), shape
 
 
-def _read(matrix: Bytes, layout: _Layout) -> tuple[Integers, Mask]:
+def _read(
+    matrix: Bytes, layout: _Layout, years: tuple[int, int] = (1677, 2262)
+) -> tuple[Integers, Mask]:
     """Read the fields of rows of one shape: µs, and whether each is a real date and time."""
 
     def number(name: str, default: int = 0) -> Integers:
@@ -475,7 +529,7 @@ def _read(matrix: Bytes, layout: _Layout) -> tuple[Integers, Mask]:
         return value
 
     year, month, day = number("year"), number("month", 1), number("day", 1)
-    valid = (year >= 1677) & (year <= 2262) & (month >= 1) & (month <= 12) & (day >= 1)
+    valid = (year >= years[0]) & (year <= years[1]) & (month >= 1) & (month <= 12) & (day >= 1)
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     valid &= day <= _MONTH_DAYS[np.where(valid, month, 0)] + (leap & (month == 2))
     seconds = _days(year, month, day) * 86_400

@@ -199,12 +199,13 @@ def rows_of_takes(
 
 
 def _handed_over(names: dict[str, pa.DictionaryArray]) -> Flags:
-    """Flag transitions by somebody else than the one before, whoever it was."""
+    """Flag transitions by somebody else than the one before, where both are known."""
     pair = pa.chunked_array([names["actor"], names["previous_actor"]]).unify_dictionaries()
     now, before = (
         pair.chunk(i).indices.fill_null(-1).to_numpy(zero_copy_only=False) for i in (0, 1)
     )
-    flags: Flags = (before >= 0) & (now != before)
+    # Who is not known may be the same person: nothing says that work was handed over.
+    flags: Flags = (before >= 0) & (now >= 0) & (now != before)
     return flags
 
 

@@ -29,7 +29,9 @@ from transforms.sinks.tables import FileFormat, TableWriter, open_table, write_t
 MANIFEST = "_run.json"
 """Name of the manifest: there if, and only if, the tables beside it are those of one whole run."""
 
-_JOURNAL = "commit.json"
+JOURNAL = "commit.json"
+"""In a run's own folder from when its commit begins until it is done."""
+
 _OWNER = "owner"
 _PART = re.compile(r"(?P<table>.+)-\d{5,}-of-\d{5,}\.(parquet|jsonl|csv)")
 _RUN = re.compile(r"\.run-(?P<pid>\d+)-(?P<started>\d+)-(?P<host>[^-]+)-(?P<id>.+)")
@@ -364,7 +366,7 @@ class Run:
                 reason = f"{table}: parts {sorted(missing)} are missing from {self.staging(table)}"
                 raise OutputError(reason)
             journal["files"][table] = names
-        _write_json(self.store, self.store.join(self.folder, _JOURNAL), journal)
+        _write_json(self.store, self.store.join(self.folder, JOURNAL), journal)
         _complete(self.store, self.output, self.folder, journal)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -402,7 +404,7 @@ def _complete(store: Store, output: str, folder: str, journal: Mapping[str, Any]
         store.remove(store.join(output, table))
     _write_json(store, manifest, journal["manifest"])
     # The journal goes first: without it what is left of the folder is only rubbish.
-    store.remove(store.join(folder, _JOURNAL))
+    store.remove(store.join(folder, JOURNAL))
     store.remove(folder)
 
 
@@ -421,7 +423,7 @@ def _journal(store: Store, folder: str) -> Mapping[str, Any] | None:
     It is on the disk, whole, before the first table is moved: one that cannot be understood, as
     an interrupted machine may leave it, belongs to a commit that has changed nothing.
     """
-    written = store.read(store.join(folder, _JOURNAL))
+    written = store.read(store.join(folder, JOURNAL))
     if written is None:
         return None
     try:
@@ -482,6 +484,8 @@ def _clear_leftovers(store: Store, output: str) -> tuple[str, ...]:
         match = _RUN.fullmatch(name)
         folder = store.join(output, name)
         if match and match["host"] == _host():
+            if _is_running(int(match["pid"]), match["started"]):
+                continue  # It has come since; this run is refused when it can be seen itself.
             try:
                 _settle(store, output, folder)
             except OSError as e:

@@ -49,7 +49,7 @@ class BeamStore:
 
     def prepare(self, folder: str) -> None:  # noqa: D102
         probe = f"{folder}/.probe-{uuid.uuid4().hex}"
-        errors: tuple[type[Exception], ...] = (OSError, ValueError, *_client_errors())
+        errors: tuple[type[Exception], ...] = (OSError, ValueError, *client_errors())
         try:
             with FileSystems.create(probe, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
                 sink.write(b"probe\n")
@@ -125,7 +125,8 @@ def _move(sources: Sequence[str], targets: Sequence[str]) -> None:
     FileSystems.rename(list(sources), list(targets))
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return what the clients of object stores that are installed raise besides OSError."""
     errors = []
     for module, name in _CLIENT_ERRORS:
         try:

@@ -13,7 +13,7 @@ const app = (() => {
     const complete = found.count || sums.completed;
     const list = [
       ["Cases started", known ? format.short(sums.started) : format.short(data.cases.count)],
-      ["Completed", known ? format.short(sums.completed) : format.short(found.count), complete ? null : "no end state is known"],
+      ["Completed", known ? format.short(sums.completed) : format.short(found.count), complete || model.ended || model.nothing ? null : "no end state is known"],
       ["Open at the end", known ? format.short(sums.active) : "–"],
       ["Transitions", format.short(sums.transitions)],
       ["Median cycle time", format.duration(found.p50 ?? sums.p50)],
@@ -35,12 +35,13 @@ const app = (() => {
       const last = end[end.length - 1];
       parts.push(`${format.moment(start[0], window, data.zone)} – ${format.moment(window >= 82800000 ? last - 1 : last, window, data.zone)}`);
       parts.push(`windows of ${format.length(window)}`);
-    } else parts.push("one window over all time");
+    } else if (!model.nothing) parts.push("one window over all time");
     parts.push(`times of ${data.zone}`);
     if (data.source) parts.push(data.source);
     parts.push(`made ${format.time(data.made, data.zone)}`);
     dom.put("facts", ...parts.map((text) => dom.el("span", { text })));
     const cut = [...data.cut];
+    if (model.nothing) cut.unshift(data.live ? "nothing has been measured yet" : "nothing was measured: the tables have no rows");
     if (length) cut.push(`windows are put together to periods of ${format.length(length)}, as there are more than a page can show`);
     if (overlap) cut.push("sliding windows overlap, and only such are taken that follow one another: an event counts once");
     dom.at("cut").hidden = !cut.length;

@@ -17,6 +17,8 @@ const charts = (() => {
         say.textContent = `Half of the cases took less than ${format.duration(sums.p50)}, nine of ten less than ${format.duration(sums.p90)}. There is no table of cases here to draw more from.`;
       } else if (!has.cases) {
         say.textContent = "There is no table of cases here, so their times can't be drawn: report on a folder that has one beside the tables of analytics.";
+      } else if (!cases.count) {
+        say.textContent = "There is no case.";
       } else if (!cases.complete) {
         say.textContent = `No end state is known: none of ${format.counted(cases.count, "case")} counts as complete, so nobody can say how long one takes. Name the states that end a case with --end_states, or give --complete_log if the log holds whole cases.`;
       } else say.textContent = "No case was completed in what is chosen.";
@@ -113,7 +115,7 @@ const charts = (() => {
     box.hidden = dom.at("flow-table").hidden = dom.at("flow-legend").hidden = few;
     const sums = model.totals(filter);
     if (few) {
-      say.textContent = data.periods.start.length > 1
+      say.textContent = model.nothing ? "No case started." : data.periods.start.length > 1
         ? "One period is chosen; a line needs two."
         : `${format.counted(sums.started, "case")} started, ${format.count(sums.completed)} completed. There is one window over all time and no table of cases: measure with --window fixed:1d to see how that changed.`;
       return;

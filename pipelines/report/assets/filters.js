@@ -35,9 +35,9 @@ const filters = (() => {
       picker("group", "Process", "All processes", data.groups, model.group),
       picker("version", "Model version", "All versions", data.versions, model.version),
       ...period(data),
-      dom.el("button", { type: "button", id: "reset", text: "Reset", onclick: reset }),
-    ];
-    dom.put("filters", ...parts);
+    ].filter(Boolean);
+    dom.at("filters").hidden = !parts.length;
+    dom.put("filters", ...parts, dom.el("button", { type: "button", id: "reset", text: "Reset", onclick: reset }));
     tell(data);
     if (focused && dom.at(focused)) dom.at(focused).focus();
   }

@@ -40,7 +40,19 @@ const format = (() => {
   const date = (ms, zone) => formatter(zone, DATE).format(ms);
   const time = (ms, zone) => formatter(zone, TIME).format(ms);
 
+  // A name within a sentence: not too long for it; and one that is written from right to left, or
+  // says so of itself, does not turn the words around it.
+  const MOST_LETTERS = 80;
+  const TURNING = /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+  const LEFTWARDS = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+  function name(text, most = MOST_LETTERS) {
+    const letters = [...text.replace(TURNING, "")];
+    const short = letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
+    return LEFTWARDS.test(short) ? `\u2068${short}\u2069` : short;
+  }
+
   return {
+    name,
     // Of windows and periods, which are round.
     length: (ms) => duration(ms / 1000).replace(".0 ", " "),
     count: (n) => whole.format(n),

@@ -15,7 +15,8 @@ const lists = (() => {
     }
     const all = found.reduce((sum, one) => sum + one.total, 0);
     const single = found.every((one) => one.p90 !== null);
-    const parts = [`${format.share(found[0].total, all)} of all time was spent in ${model.state(found[0].state)}: ${format.duration(found[0].mean)} on average, ${format.counted(found[0].visits, "time")}.`];
+    const first = found.find((one) => model.named("states", one.state)) || found[0];
+    const parts = [`${format.share(first.total, all)} of all time was spent in ${format.name(model.state(first.state))}: ${format.duration(first.mean)} on average, ${format.counted(first.visits, "time")}.`];
     if (!single) parts.push(filter.version === null ? "Quantiles do not add up over windows and processes, so the longest stay stands in their place." : "Of one version only sums are known, not quantiles.");
     say.textContent = parts.join(" ");
     const heads = ["State", "Share of all time", "Time in all", "Stays", "Mean", ...(single ? ["p90", "p99"] : []), "Longest"];
@@ -49,7 +50,7 @@ const lists = (() => {
     const all = found.reduce((sum, one) => sum + one.cases, 0);
     if (!all) {
       say.textContent = has.variants
-        ? "No case was completed in what is chosen. A way is known when its case has ended: name the end states with --end_states."
+        ? `No case was completed in what is chosen.${model.ended || model.nothing ? "" : " A way is known when its case has ended: name the end states with --end_states."}`
         : "There is no table variants in this folder.";
       dom.put("variants");
       return;
@@ -109,7 +110,7 @@ const lists = (() => {
     const run = data.run;
     const broken = run ? run.laws.filter((law) => !law.holds) : [];
     dom.at("quality-say").textContent = `There are ${words[0]}, ${words[1]} and ${words[2]}.` +
-      (run ? (broken.length ? " What went in did not all come out: see below." : run.laws.length ? " What went in came out." : "") : " The run has not ended, so its sums are not known yet.");
+      (run ? (broken.length ? " What went in did not all come out: see below." : run.laws.length ? " What went in came out." : "") : (data.unknown ? " What the run says of itself can't be read." : " The run has not ended, so its sums are not known yet."));
 
     const left = dom.el("div", {});
     if (run && run.laws.length) {
@@ -139,7 +140,7 @@ const lists = (() => {
     for (const [title, rows, missing] of [["Late", late, sums.late - sum(late)], ["Retracted", retracted, 0]]) {
       if (!rows.length && missing <= 0) continue;
       right.append(dom.el("h3", { text: title }), dom.el("ul", { class: "plain" },
-        ...rows.slice(0, 12).map((row) => dom.el("li", {}, dom.el("b", { text: format.count(row.count) }), dom.el("span", { text: `${model.group(row.group)}: ${row.reason}` }))),
+        ...rows.slice(0, 12).map((row) => dom.el("li", {}, dom.el("b", { text: format.count(row.count) }), dom.el("span", { text: `${format.name(model.group(row.group))}: ${row.reason}` }))),
         missing > 0 && !rows.length && dom.el("li", {}, dom.el("b", { text: format.count(missing) }), dom.el("span", { text: "counted by window (flow.late)" }))));
     }
     dom.put("quality", left.firstChild && left, right.firstChild && right);

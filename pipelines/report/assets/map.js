@@ -50,6 +50,7 @@ const processMap = (() => {
     dom.at("map").hidden = empty;
     dom.at("map-tools").hidden = empty;
     dom.at("map-legend").hidden = empty;
+    dom.at("map-table").hidden = empty;
     if (empty) {
       dom.at("map-say").textContent = "No case moved in what is chosen.";
       dom.under("map-table", () => dom.table("Moves between states", ["From", "To"], []));
@@ -122,12 +123,14 @@ const processMap = (() => {
 
   function say(graph, filter) {
     const ways = graph.edges.filter((edge) => !edge.isEnd && edge.from !== "start");
-    const first = ways[0];
+    const named = ways.filter((edge) => [edge.from, edge.to].every((state) => model.named("states", Number(state))));
+    const first = named[0] || ways[0];
     const parts = [];
     if (first) {
-      parts.push(`The most frequent move is ${model.state(Number(first.from))} → ${model.state(Number(first.to))}, ${format.share(first.count, graph.moves)} of all.`);
+      const [from, to] = [first.from, first.to].map((state) => format.name(model.state(Number(state))));
+      parts.push(`The most frequent move is ${from} → ${to}, ${format.share(first.count, graph.moves)} of all.`);
     }
-    const loops = ways.filter((edge) => edge.from === edge.to);
+    const loops = named.filter((edge) => edge.from === edge.to);
     if (loops.length) parts.push(`${format.counted(loops.length, "state")} can be entered again from itself.`);
     if (!model.data.ends.count.length) {
       parts.push("No end state is known, so no end is drawn: name them with --end_states when transitions are made.");
@@ -260,7 +263,7 @@ const processMap = (() => {
     const path = curve([...points.slice(0, -1), { x: foot.x + dx, y: foot.y + dy }]);
     const from = edge.from === "start" ? "Start" : model.state(Number(edge.from));
     const to = edge.isEnd ? "End" : model.state(Number(edge.to));
-    const lines = [`${from} → ${to}`, [edge.isEnd ? "cases" : "moves", format.count(edge.count)]];
+    const lines = [`${format.name(from)} → ${format.name(to)}`, [edge.isEnd ? "cases" : "moves", format.count(edge.count)]];
     if (edge.mean !== null) {
       lines.push(["mean", format.duration(edge.mean)]);
       if (edge.p50 !== null) lines.push(["median", format.duration(edge.p50)], ["p90", format.duration(edge.p90)]);

@@ -13,8 +13,12 @@ const model = (() => {
   function name(kind, code, unknown, others) {
     const { names, rest } = data[kind];
     if (code >= names.length) return `${format.count(rest)} other ${others}`;
-    return names[code] === null ? unknown : names[code] === "" ? "(empty)" : names[code];
+    if (names[code] === null) return unknown;
+    return names[code] === "" ? "(empty)" : VISIBLE.test(names[code]) ? names[code] : "(blank)";
   }
+  const VISIBLE = /[^\s\p{Cc}\p{Cf}\p{Z}\u2800\u3164\uffa0]/u;
+  // Of a name of its own: not of what has none, and not of all the others put together.
+  const named = (kind, code) => code < data[kind].names.length && data[kind].names[code] !== null;
   const group = (code) => name("groups", code, "(no group)", "groups");
   const version = (code) => name("versions", code, "(no version)", "versions");
   const state = (code) => name("states", code, "(unknown)", "states");
@@ -215,7 +219,16 @@ const model = (() => {
 
   return {
     error, load, group, version, state, actor, edges, states, ends, flow, totals, cycles, people, heat,
-    variants, reasons,
+    variants, reasons, named,
+    // Whether cases end, under any filter.
+    get ended() {
+      return data.cases.complete > 0 || data.ends.count.length > 0 || data.flow.completed.some(Boolean);
+    },
+    // Whether there is anything at all, under any filter.
+    get nothing() {
+      return !data.process_map.period.length && !data.flow.period.length && !data.cases.count
+        && !data.workload.period.length && !data.state_times.period.length && !data.variants.period.length;
+    },
     get data() { return data; },
   };
 })();

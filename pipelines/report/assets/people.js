@@ -21,10 +21,14 @@ const people = (() => {
     }
     dom.at("heat-title").hidden = false;
     const taken = found.reduce((sum, one) => sum + one.handovers, 0);
-    const parts = [
-      `${model.actor(found[0].actor)} did most, ${format.share(found[0].transitions, all)} of ${format.count(all)} transitions.`,
-      `${format.share(taken, all)} of the work was taken over from somebody else.`,
-    ];
+    const first = found.find((one) => model.named("actors", one.actor));
+    const unknown = found.filter((one) => model.data.actors.names[one.actor] === null)
+      .reduce((sum, one) => sum + one.transitions, 0);
+    const parts = first
+      ? [`${format.name(model.actor(first.actor))} did most, ${format.share(first.transitions, all)} of ${format.counted(all, "transition")}.`,
+        `${format.share(taken, all)} of the work was taken over from somebody else.`]
+      : [];
+    if (unknown) parts.push(`Of ${format.share(unknown, all)} it is not known who did it.`);
     if (filter.version !== null) parts.push(ALL_VERSIONS);
     say.textContent = parts.join(" ");
     bars(found);

@@ -21,6 +21,11 @@ _UNTIL = re.compile(r"-stream-(\d+)-")
 class Source(Protocol):
     """Rows that grow."""
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with where rows come from, while those that came are still shown."""
+        ...
+
     def refresh(self) -> bool:
         """Read what is new; say whether anything is.
 
@@ -98,5 +103,5 @@ def standing(source: Source, rate: float | None, now_ms: int, problem: str) -> d
         "now": now_ms,
         "known_until": source.known_until(),
         "rate": None if rate is None else round(rate, 1),
-        "problem": problem,
+        "problem": problem or source.problem,
     }

@@ -27,6 +27,9 @@ MOST_KEPT = 1_000_000
 REFRESH_S = 10.0
 """How often it is asked for topics and partitions that are new."""
 
+_AGAIN_S = 1.0
+"""How soon a broker is asked that did not answer, or lost a connection."""
+
 _MESSAGES = 10_000
 _READ_S = 1.0
 _WAIT_S = 0.2
@@ -38,9 +41,13 @@ class Topics:
     Args:
         target: where the stream writes to.
         most: rows of a table that are remembered.
+
+    Attributes:
+        problem: that the broker does not answer; empty while it does.
     """
 
     def __init__(self, target: KafkaTarget, most: int = MOST_KEPT) -> None:
+        self.problem = ""
         self._target = target
         self._most = most
         self._monitor = Monitor(target.servers)
@@ -86,15 +93,20 @@ class Topics:
         return bool(values)
 
     def _find_topics(self) -> None:
-        if time.monotonic() - self._asked < REFRESH_S:
+        doubtful = self.problem or self._monitor.faults
+        if time.monotonic() - self._asked < (_AGAIN_S if doubtful else REFRESH_S):
             return
         self._asked = time.monotonic()
+        self._monitor.faults.clear()
         kafka = client()
         try:
             there = self._consumer.list_topics(timeout=2.0).topics
-        except kafka.KafkaException:
-            # The monitor says what is wrong; what is assigned goes on when the broker is back.
+        except kafka.KafkaException as error:
+            # What is assigned goes on when the broker is back.
+            servers = ",".join(self._target.servers)
+            self.problem = f"no Kafka broker answers at {servers}: {error.args[0].str()}"
             return
+        self.problem = ""
         wanted = {
             (topic, partition)
             for topic in self._tables

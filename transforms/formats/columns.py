@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
+from transforms import time_formats
 from transforms.arrays import conform, nulls
 from transforms.formats.arrow_values import is_bytes, plain_values
 from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message, MessageBatch
 from transforms.formats.mapping.apply import mapped_columns, skipped_rows
 from transforms.formats.mapping.rules import is_path, path_of
-from transforms.formats.times import EPOCH_UNITS, parse_times, zone_error
+from transforms.formats.times import parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
 
@@ -525,7 +526,7 @@ def _is_encoding(name: str) -> bool:
 
 REPLAYED: Mapping[str, Callable[[str], bool]] = {
     "timezone": lambda name: zone_error(name) is None,
-    "time_format": lambda text: "%" in text or text in EPOCH_UNITS,
+    "time_format": lambda text: time_formats.problem(text) is None,
     "encoding": _is_encoding,
     "object_type": bool,
 }

@@ -191,8 +191,19 @@ def _common(message: Event, data: Event) -> Event:
     }
 
 
+def _type_of(data: Event) -> int:
+    """Return the type of a change; 0 where there is none."""
+    value = data.get("eventType") or 0
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int):
+        error = "InvalidData"
+        raise Refused(error, f"eventType is {_text(value)}, and no number"[:200])
+    return value
+
+
 def _node(message: Event, data: Event) -> list[Event | None]:
-    what = NODE_EVENTS.get(data.get("eventType", 0))
+    what = NODE_EVENTS.get(_type_of(data))
     if what is None:
         return []
     return [
@@ -202,7 +213,7 @@ def _node(message: Event, data: Event) -> list[Event | None]:
 
 def _state(message: Event, data: Event) -> list[Event | None]:
     common = _common(message, data)
-    what = STATE_EVENTS.get(data.get("eventType", 0), "STATE")
+    what = STATE_EVENTS.get(_type_of(data), "STATE")
     name = data.get("processName") or common["workflow_group"]
     return [{**common, "activity": name, "state": _state_of(data), "lifecycle": what}]
 

@@ -69,7 +69,7 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def strangers(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
     """Draw a message, some of whose members are of another type, or missing."""
-    plain = [(each, {}) for each in MESSAGES]
+    plain: list[tuple[dict[str, Any], dict[str, str]]] = [(each, {}) for each in MESSAGES]
     message, attributes = copy.deepcopy(draw(st.sampled_from([*plain, *BINARY])))
     for _ in range(draw(st.integers(0, 3))):
         places = _places(message)

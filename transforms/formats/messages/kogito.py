@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -68,6 +68,18 @@ class Kogito(JsonForm):
     title = "Kogito and SonataFlow process events"
     expansion = 0.6
     python_bound = True
+    fixed = True
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "id; of a snapshot's steps <node>:ENTER ...",
+        "case_id": "data.processInstanceId, else kogitoprocinstanceid",
+        "event_time": "data.eventDate, else time",
+        "activity": "data.nodeName, else data.nodeDefinitionId; of a state data.processName",
+        "state": "data.state, by its name",
+        "actor": "data.eventUser, else kogitoidentity",
+        "workflow_group": "data.processId, else kogitoprocid",
+        "model_version": "data.processVersion, else kogitoprocversion",
+        "lifecycle": "data.eventType, by its name",
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is a CloudEvent of a type of Kogito."""

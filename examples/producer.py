@@ -18,11 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    NewTopic,
-)
+try:
+    from confluent_kafka import KafkaError, KafkaException, Message, Producer
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]
+        AdminClient,
+        NewTopic,
+    )
+except ImportError:
+    sys.exit("error: Kafka needs its client: pip install 'imixs-data-streaming[kafka]'")
 
 from examples.simulator.json_stream import EventWitness, json_events
 from examples.simulator.processes import PROCESSES

@@ -13,8 +13,9 @@ from pathlib import Path
 from transforms.addresses import BadAddress, BrokerFault
 from transforms.pubsub import PubSubTarget, library, publisher, sentence, subscriber
 
-REQUEST = 500
-"""Messages of a request: it may have 10 MB."""
+REQUEST_MESSAGES = 1000
+REQUEST_BYTES = 3 * 1024 * 1024
+"""A request may have 1,000 messages, and 10 MB; with the double 4 MiB."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,20 +80,27 @@ def publish(target: PubSubTarget, payloads: Iterable[bytes]) -> int:
     found, client = library(), publisher()
     send, number = found.gapic.PublisherClient.publish, 0
     waiting: list[bytes] = []
+    size = 0
 
     def flush() -> None:
         request = {"topic": target.path(""), "messages": [{"data": each} for each in waiting]}
         try:
-            send(client, request=request, timeout=30)
+            # The client would try again for ten minutes, and say nothing.
+            send(client, request=request, retry=None, timeout=30)
+        except found.errors.NotFound:
+            reason = f"{target.path('')} does not exist; --create makes it"
+            raise BrokerFault(reason) from None
         except (found.errors.GoogleAPICallError, found.errors.RetryError) as error:
             raise BrokerFault(sentence(error)) from None
         waiting.clear()
 
     for payload in payloads:
-        waiting.append(payload)
-        number += 1
-        if len(waiting) == REQUEST:
+        if waiting and (len(waiting) == REQUEST_MESSAGES or size + len(payload) > REQUEST_BYTES):
             flush()
+            size = 0
+        waiting.append(payload)
+        size += len(payload)
+        number += 1
     if waiting:
         flush()
     return number

@@ -40,13 +40,17 @@ def _watch(consumer: Consumer, options: argparse.Namespace) -> int:
     if options.topic not in topics or topics[options.topic].error is not None:
         print(f"error: {options.broker} has no topic {options.topic}", file=sys.stderr)
         return 1
-    places = []
+    places, there = [], 0
     for partition in topics[options.topic].partitions:
         place = TopicPartition(options.topic, partition)
         low, high = consumer.get_watermark_offsets(place, timeout=10)
         place.offset = low if options.from_start else high
+        there += high - low
         places.append(place)
     consumer.assign(places)
+    if not options.from_start:
+        shown = f"; --from_start shows those that have come ({there:,})" if there else ""
+        print(f"waiting for rows{shown}", file=sys.stderr)
     left = options.rows
     while left is None or left > 0:
         message = consumer.poll(0.5)

@@ -35,6 +35,8 @@ from transforms.formats.base import (
     MessageBatch,
 )
 from transforms.formats.line_blocks import join_decoded
+from transforms.formats.messages.files import has_lines
+from transforms.formats.messages.form import JsonForm
 from transforms.mask import Masking, mask_events, mask_failure, masking
 from transforms.sources.files import Unit, open_file, read_unit
 from transforms.sources.matching import match
@@ -277,11 +279,12 @@ def _of_file(
         tail = source.rpartition(":")[2]
         ordered.setdefault(source, (int(tail) if tail.isdecimal() else -1, number))
     found = []
+    lines = _in_lines(file, format_) if rows_at else False
     by_name = {f"{source}:{offset}": rows for (source, offset), rows in rows_at.items()}
     for place in sorted(ordered, key=ordered.__getitem__)[:most]:
         rows, failures = by_name.get(place, []), wrong.get(place, [])
         payload: str | None = _shown(failures[0].payload) if failures else None
-        if payload is None and format_ == "json_lines" and not file.compressed:
+        if payload is None and lines:
             payload = _line(file, ordered[place][0])
         elif payload is None and file.whole is not None and len(ordered) == 1:
             payload = _shown(file.whole)
@@ -298,6 +301,15 @@ def _of_file(
             )
         )
     return found
+
+
+def _in_lines(file: InputFile, format_: str) -> bool:
+    """Say whether the events of a file have the places of its lines."""
+    if file.compressed or not format_:
+        return False
+    return format_ == "json_lines" or (
+        isinstance(registry.get(format_), JsonForm) and has_lines(file)
+    )
 
 
 def _hidden_place(place: str, hidden: Masking) -> str:

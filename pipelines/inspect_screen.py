@@ -24,7 +24,7 @@ def show_looks(screen: Screen, found: Sequence[Look]) -> None:
         if number:
             screen.say()
         _show(screen, each)
-    if not any(each.messages for each in found):
+    if not any(each.messages or each.counts.get("skipped") for each in found):
         screen.say("no messages were found: files are empty, or topics have none yet")
         return
 

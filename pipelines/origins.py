@@ -45,7 +45,7 @@ def origins_of(
     if isinstance(form, Mapped):
         return []  # nothing could be read: its reason is shown
     known: Mapping[str, str] = getattr(form, "origins", {})
-    given = dict(settings.columns)
+    given = {} if getattr(form, "fixed", False) else dict(settings.columns)
     found = [
         Origin(column, given[column], "--columns")
         if column in given

@@ -66,10 +66,18 @@ class Rate:
         return (events - before) / max(now - then, 0.1)
 
 
-def lag_text(complete_ms: int | None, now_s: float) -> str:
-    """Say how far the folded order time is behind the clock."""
+def lag_text(complete_ms: int | None, now_s: float, idle: bool = False) -> str:
+    """Say how far the folded order time is behind the clock.
+
+    Args:
+        complete_ms: until when all is folded; None if nothing is.
+        now_s: seconds since the epoch.
+        idle: nothing has come lately, and nothing waits. The clock alone would count then.
+    """
     if complete_ms is None:
         return "nothing folded yet"
+    if idle:
+        return "all folded"
     seconds = max(0.0, now_s - complete_ms / 1000)
     if seconds < 120:
         return f"{seconds:,.1f} s behind"
@@ -114,9 +122,10 @@ class Lines:
         self._due = self._clock() + LINE_EVERY_S
         stands = self._look()
         events = counts.get("events", 0)
+        rate = self._rate.of(events)
+        lag = lag_text(stands.complete_ms, self._now(), rate == 0 and stands.waiting == 0)
         self._say(
-            f"{self._clock() - self._begun:,.0f} s: {events:,} events "
-            f"({self._rate.of(events):,.0f}/s), {lag_text(stands.complete_ms, self._now())}, "
+            f"{self._clock() - self._begun:,.0f} s: {events:,} events ({rate:,.0f}/s), {lag}, "
             f"{stands.waiting:,} waiting, {stands.open:,} cases, "
             f"{counts.get('dead', 0) + counts.get('rejected', 0):,} dead letters"
         )
@@ -131,14 +140,16 @@ class _Display:
     def update(self, counts: Mapping[str, int]) -> None:
         stands = standing()
         events = counts.get("events", 0)
+        rate = self._rate.of(events)
+        lag = lag_text(stands.complete_ms, time.time(), rate == 0 and stands.waiting == 0)
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="dim")
         table.add_column(justify="right")
         table.add_column(style="dim")
         rows = (
-            ("events", f"{events:,}", f"{self._rate.of(events):,.0f}/s"),
+            ("events", f"{events:,}", f"{rate:,.0f}/s"),
             ("transitions", f"{counts.get('transitions', 0):,}", ""),
-            ("watermark", lag_text(stands.complete_ms, time.time()), ""),
+            ("watermark", lag, ""),
             ("waiting", f"{stands.waiting:,}", f"events in {stands.granules:,} granules"),
             ("cases", f"{stands.open:,}", "remembered"),
             (

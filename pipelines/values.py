@@ -13,7 +13,7 @@ import zoneinfo
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone, tzinfo
 
-from transforms import durations
+from transforms import durations, time_formats
 
 SIZE_UNITS = {
     "": 1,
@@ -35,7 +35,6 @@ _TIME = re.compile(
 )
 _NAME = re.compile(r"[^\s,=]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_EPOCH_UNITS = ("s", "ms", "us", "ns")
 
 
 class BadValue(ValueError):
@@ -191,19 +190,8 @@ def time_text(us: int) -> str:
 
 def time_format(text: str) -> str:
     """Return a `strptime` format that holds a date, or a unit of epochs."""
-    if text in _EPOCH_UNITS:
-        return text
-    if "%" not in text:
-        reason = "is neither a strptime format like '%d.%m.%Y %H:%M' nor one of s, ms, us, ns"
-        raise BadValue(reason)
-    sample = datetime(2024, 11, 30, 22, 58, 59, tzinfo=timezone.utc)
-    try:
-        read = datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 (only its date)
-    except (ValueError, re.error) as error:
-        reason = f"is not a strptime format: {error}"
-        raise BadValue(reason) from None
-    if (read.year, read.month, read.day) != (2024, 11, 30):
-        reason = "holds no full date; it needs a year, a month and a day (%Y-%m-%d)"
+    reason = time_formats.problem(text)
+    if reason is not None:
         raise BadValue(reason)
     return text
 

@@ -177,6 +177,23 @@ def test_messages_of_other_formats_in_a_topic_that_had_one(main: str) -> None:
     assert len(failures) == len(dead)
 
 
+@pytest.mark.parametrize("others", [[], [cloud_event()]])
+def test_xml_of_no_known_format_is_not_called_broken_json(others: list[bytes]) -> None:
+    """Whether the topic had one format or several."""
+    json = b'{"case_id": "a", "activity": "b", "timestamp": "2024-01-01"}'
+    plan, _ = plan_topic(list(batch([json, *others])), "auto", Context())
+    bad = [b"<order/>", b"\n<!DOCTYPE d [<!ENTITY a 'b'>]><document/>", b"<<", b"text", b"<a"]
+    shares = decode_topic(batch([json, *bad]), plan, "auto", Context())
+    errors = {f.source: f.error for share in shares for f in share.decoded.failures}
+    assert errors == {
+        "t/0/1": "InvalidDocument",
+        "t/0/2": "ForbiddenDtd",
+        "t/0/3": "InvalidXml",
+        "t/0/4": "InvalidJson",
+        "t/0/5": "InvalidDocument",
+    }
+
+
 def test_a_plan_names_the_formats_of_the_first_messages() -> None:
     payloads = [JSON, zeebe(), zeebe(), b"hello", b""]
     plan, warnings = plan_topic(

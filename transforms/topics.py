@@ -29,6 +29,7 @@ from transforms.formats.base import (
     MessageBatch,
     Recognising,
 )
+from transforms.formats.heads import Heads, pick
 from transforms.formats.line_blocks import Offsets, join_events
 from transforms.formats.recognition import (
     BLANK,
@@ -37,6 +38,8 @@ from transforms.formats.recognition import (
     recognise,
     votes,
 )
+
+_XML = "imixs_xml"
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def decode_topic(
     if plan is None and format_ != "auto":
         plan = TopicPlan(format_, unseen)
     if plan is None or plan.others:
-        return _decode_split(messages, plan, unseen, recognise(messages))
+        return _decode_split(messages, plan, unseen, _kinds(messages))
     return _decode_one(messages, plan, unseen)
 
 
@@ -155,7 +158,7 @@ def _decode_plain(messages: MessageBatch, plan: TopicPlan, unseen: Context) -> l
     if not plan.each or not decoded.failures:
         return [share]
     refused = _refused(messages, decoded)
-    found = recognise(messages.pick(refused.tolist())) if len(refused) else {}
+    found = _kinds(messages.pick(refused.tolist())) if len(refused) else {}
     own = (None, BLANK, plan.format)
     strange: dict[str | None, Offsets] = {
         name: refused[rows] for name, rows in found.items() if name not in own
@@ -171,6 +174,24 @@ def _decode_plain(messages: MessageBatch, plan: TopicPlan, unseen: Context) -> l
     )
     rest = messages.pick(np.delete(np.arange(len(messages)), rows).tolist())
     return [Share(plan, rest, kept), *_decode_split(messages, plan, unseen, strange)]
+
+
+def _kinds(messages: MessageBatch) -> dict[str | None, Offsets]:
+    """Sort messages by their format; XML of no known one is refused by a reader of XML.
+
+    Any other would call it broken JSON.
+    """
+    found = recognise(messages)
+    unknown = found.get(None)
+    if unknown is None:
+        return found
+    some = pick(messages, unknown)
+    xml = unknown[Heads(some).first == ord("<")]
+    if len(xml):
+        known = found.get(_XML, xml[:0])
+        found = {**found, _XML: np.sort(np.concatenate([known, xml]))}
+        found[None] = np.setdiff1d(unknown, xml)
+    return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def _refused(messages: MessageBatch, decoded: Decoded) -> Offsets:

@@ -14,6 +14,7 @@ from transforms.formats.columns import (
     UnknownColumns,
     build_events,
     map_columns,
+    number_text,
     replay_attributes,
     replay_context,
     to_attributes,
@@ -250,3 +251,21 @@ def test_the_settings_travel_with_a_dead_letter() -> None:
     # Encodings that Python has, but that don't read everything.
     for name in ("base64", "idna", "punycode", "undefined"):
         assert replay_context({"encoding": name}, Context()) == Context()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((2**63, float(2**63), str(2**63)), "9.223372036854776e+18"),
+        ((9 * 10**18, 9e18, "9000000000000000000", "9E18"), "9e+18"),
+        ((12, 12.0, "12", "12.0"), "12"),
+        ((1.5, "1.50"), "1.5"),
+        ((1234567890123456, 1234567890123456.0, "1234567890123456"), "1234567890123456"),
+        (("007",), "007"),
+        (("yesterday",), "yesterday"),
+        (("1e5000", "9" * 5000), "inf"),
+        ((True,), "True"),
+    ],
+)
+def test_a_number_is_shown_in_one_notation(values: tuple[Any, ...], text: str) -> None:
+    assert {number_text(value) for value in values} == {text}

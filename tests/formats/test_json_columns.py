@@ -167,3 +167,18 @@ def test_numbers_read_as_doubles_keep_their_text() -> None:
     found = fast(data)
     assert found.arrays["n"].type == pa.string()
     assert texts(found) == texts(strict(data))
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+@pytest.mark.parametrize("depth", [1024, 1025, 5000])
+def test_how_deep_a_line_may_be_does_not_depend_on_its_neighbours(
+    depth: int, uniform: bool
+) -> None:
+    """The object itself is one of the levels."""
+    deep = b'{"a": "deep", "x": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+    data = b"\n".join([LINE, deep, b'{"a": "b"}', LINE])
+    expected = strict(data)
+    assert [line for line, *_ in expected.failures] == ([1] if depth > 1024 else [])
+    found = fast(data, uniform)
+    assert texts(found) == texts(expected)
+    assert found.failures == expected.failures

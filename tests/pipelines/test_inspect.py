@@ -12,6 +12,7 @@ import run
 from pipelines.inspect import look_at_topic
 from pipelines.options import parse_inspect
 from tests.formats.avro.records import container, step
+from tests.formats.messages.builder import cloud_event, zeebe
 from tests.formats.ocel.logs import orders
 from tests.pipelines.test_foreign_formats import LINES, MAPPING
 from tests.services.kafka import KafkaBroker
@@ -69,6 +70,43 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["messages"][2]["dead_letters"][0]["error"] == "BadTime"
     assert found["counts"] == {"decoded": 2, "skipped": 1, "dead": 1, "rejected": 0}
     assert found["warnings"] == ["--items amount: not of its type and left out: 1"]
+
+
+def test_where_columns_of_messages_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zeebe.jsonl").write_bytes(zeebe())
+    Path("ce.jsonl").write_bytes(cloud_event(data={"who": "kim"}))
+    given = ("--columns", "actor=ce:userid,activity=who", "--items", "type")
+    (found,) = as_json(capsys, "--input", "zeebe.jsonl", *given)
+    assert origins(found) == {
+        "event_id": ("partitionId-position", "the format, zeebe"),
+        "case_id": ("value.processInstanceKey", "the format, zeebe"),
+        "event_time": ("timestamp", "the format, zeebe"),
+        "activity": ("value.elementId", "the format, zeebe"),
+        "lifecycle": ("intent", "the format, zeebe"),
+        "workflow_group": ("value.bpmnProcessId", "the format, zeebe"),
+        "model_version": ("value.version", "the format, zeebe"),
+        "attributes.type": ("type", "--items"),
+    }
+    (found,) = as_json(capsys, "--input", "ce.jsonl", *given)
+    assert origins(found)["event_id"] == ("ce:id", "the format, cloudevents")
+    assert origins(found)["activity"] == ("who", "--columns")
+    assert origins(found)["actor"] == ("ce:userid", "--columns")
+    (event,) = found["messages"][0]["events"]
+    assert event["activity"] == "kim"
+    assert found["messages"][0]["payload"] == Path("ce.jsonl").read_text()
+
+
+def test_of_a_list_there_is_no_line_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.json").write_bytes(b"[" + zeebe() + b",\n" + zeebe() + b"]")
+    (found,) = as_json(capsys, "--input", "list.json")
+    assert [each["payload"] for each in found["messages"]] == [None, None]
+
+
+def test_blank_lines_are_skipped_and_not_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blank.jsonl").write_text("\n\n")
+    said = inspect(capsys, "--input", "blank.jsonl")
+    assert "2 skipped" in said
+    assert "no messages were found" not in said
 
 
 def test_where_columns_come_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -81,6 +82,22 @@ def test_a_line_every_ten_seconds() -> None:
     lines.update({**counts, "events": 3000})
     assert len(said) == 2
     assert "3,000 events (100/s), 22.5 s behind" in said[1]
+
+
+def test_a_stream_that_nothing_comes_to_is_not_behind() -> None:
+    clock, said = Clock(), list[str]()
+    stands = [Standing(complete_ms=97_500, waiting=0, granules=0, open=4000)]
+    lines = Lines(said.append, 90.0, clock, clock, lambda: stands[-1])
+    counts = {"events": 2000}
+    for _ in range(2):
+        clock.now += 10
+        lines.update(counts)
+    assert "2,000 events (200/s), 12.5 s behind, 0 waiting" in said[0]
+    assert "2,000 events (0/s), all folded, 0 waiting" in said[1]
+    stands.append(replace(stands[0], waiting=1))
+    clock.now += 10
+    lines.update(counts)
+    assert "2,000 events (0/s), 32.5 s behind, 1 waiting" in said[2]
 
 
 def screen_on(terminal: bool) -> tuple[Screen, io.StringIO]:

@@ -19,15 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import ATTRIBUTES, EVENT_SCHEMA, NAME, TIME
+from transforms import time_formats
 from transforms.arrays import conform, nulls
 from transforms.formats.arrow_values import is_bytes, plain_values
 from transforms.formats.assemble import assemble, payload_event_ids
 from transforms.formats.base import Context, Message, MessageBatch
 from transforms.formats.mapping.apply import mapped_columns, skipped_rows
 from transforms.formats.mapping.rules import is_path, path_of
-from transforms.formats.times import EPOCH_UNITS, RANGE, out_of_range, parse_times, zone_error
+from transforms.formats.times import RANGE, out_of_range, parse_times, zone_error
 
 Mask = npt.NDArray[np.bool_]
+
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_SHORT = re.compile(r"-?[0-9]{1,16}")
 
 REQUIRED = ("case_id", "event_time", "activity")
 """Event columns that every row must have."""
@@ -253,7 +257,8 @@ def build_events(
         else:
             shown = plain_values(conform(values, values.type).take(pa.array(new, pa.int64())))
         for row, value in zip(new, shown, strict=True):
-            refused[row] = Refusal(row, error, message.format(str(value)[:100]))
+            text = number_text(value) if error == "BadTime" else str(value)
+            refused[row] = Refusal(row, error, message.format(text[:100]))
 
     rules = context.mapping.columns if context.mapping is not None else {}
     if rules:
@@ -317,6 +322,19 @@ def build_events(
         hashed = pc.if_else(payloads.is_valid(), hashed, pa.scalar(None, pa.string()))
         columns["event_id"] = hashed if given is None else pc.coalesce(given, hashed)
     return assemble(columns, rows), [refused[row] for row in sorted(refused)]
+
+
+def number_text(value: Any) -> str:
+    """Return a value as text, a number in one notation whatever type it was read as.
+
+    Numbers of times are read as doubles, integers or texts, as those beside them are; the reason of
+    a dead letter, which its id is made of, must not tell.
+    """
+    text = str(value)
+    # Integers of 16 digits are written so by all.
+    if isinstance(value, float) or (_NUMBER.fullmatch(text) and not _SHORT.fullmatch(text)):
+        return repr(float(text)).removesuffix(".0")
+    return text
 
 
 def skipped_by(mapped: ColumnMap, arrays: Mapping[str, Any], rows: int, context: Context) -> Mask:
@@ -531,7 +549,7 @@ def _is_encoding(name: str) -> bool:
 
 REPLAYED: Mapping[str, Callable[[str], bool]] = {
     "timezone": lambda name: zone_error(name) is None,
-    "time_format": lambda text: "%" in text or text in EPOCH_UNITS,
+    "time_format": lambda text: time_formats.problem(text) is None,
     "encoding": _is_encoding,
     "object_type": bool,
 }

@@ -134,8 +134,8 @@ def headers_of(messages: Sequence[Message]) -> Sequence[Mapping[str, str]]:
 
 
 def pick(messages: Sequence[Message], rows: npt.NDArray[np.int64]) -> Sequence[Message]:
-    """Return some of the messages."""
-    if len(rows) == len(messages):
+    """Return some of the messages; one may be there several times."""
+    if len(rows) == len(messages) and bool((rows == np.arange(len(rows))).all()):
         return messages
     if isinstance(messages, MessageBatch):
         return messages.pick(rows.tolist())

@@ -38,6 +38,8 @@ _MAX_REFUSALS = 64
 _NUMBER = r"\s*:\s*(?P<number>-?[0-9][-+0-9.eE]*)"
 # Arrow's reader takes several objects on a line, and crashes on a null between them.
 _SECOND_VALUE = re.compile(rb"\}[ \t\r]*n")
+DEEPEST = 1024
+"""Objects and lists within one another that the strict reader follows; Arrow's has no bound."""
 
 
 class _Number(str):
@@ -117,7 +119,7 @@ def read_lines(
         layouts.extend(left.tolist())
         layouts.extend(np.flatnonzero(odd).tolist())
     if len(left):
-        trouble = _hidden_trouble(data, starts)
+        trouble = _hidden_trouble(data, starts, ends)
         odd[trouble] = True
         left = left[~odd[left]] if len(trouble) else left
     slow: list[int] = np.flatnonzero(odd).tolist()
@@ -148,11 +150,16 @@ def _only(raw: Bytes, starts: Offsets, numbers: Offsets) -> _Lines:
     return _Lines(raw, np.append(0, np.cumsum(lengths)), numbers)
 
 
-def _hidden_trouble(data: bytes, starts: Offsets) -> Offsets:
-    """Find lines that Arrow's reader would misread: a NUL, a null behind an object."""
+def _hidden_trouble(data: bytes, starts: Offsets, ends: Offsets) -> Offsets:
+    """Find lines that Arrow's reader would misread: a NUL, a null behind an object, deep ones."""
     places = [found.start() for found in _SECOND_VALUE.finditer(data)]
     if b"\0" in data:
         places += [found.start() for found in re.finditer(rb"\0", data)]
+    # What is nested too deeply is as long as its brackets, those that close it included.
+    for line in np.flatnonzero(ends - starts > 2 * DEEPEST).tolist():
+        start, end = int(starts[line]), int(ends[line])
+        if data.count(b"[", start, end) + data.count(b"{", start, end) > DEEPEST:
+            places.append(start)
     return np.unique(np.searchsorted(starts, places, side="right") - 1)
 
 

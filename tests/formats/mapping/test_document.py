@@ -110,7 +110,14 @@ BAD = [
     ("columns: {state: {constant: a, values: {b: c}}}", "columns.state.values is for a path"),
     ("columns: {state: {constant: [a]}}", "columns.state.constant is a list"),
     ("columns: {state: {path: a, format: s}}", "columns.state.format is for times alone"),
-    ("columns: {event_time: {path: a, format: iso}}", "'iso'; give a strptime format"),
+    (
+        "columns: {event_time: {path: a, format: iso}}",
+        "columns.event_time.format 'iso' is neither a strptime format",
+    ),
+    ("columns: {event_time: {path: a, format: '%Y-%Q'}}", "format '%Y-%Q' is not a strptime"),
+    ("columns: {event_time: {path: a, format: '%H:%M'}}", "format '%H:%M' holds no full date"),
+    ("columns: {event_time: {path: a, format: [s]}}", "columns.event_time.format is a list; give"),
+    ("columns: {case_id: a}\ntime_format: '%Y'", "time_format '%Y' holds no full date"),
     ("columns: {case_id: {path: a, type: long}}", "columns.case_id.type is not known"),
     (
         "items: {a: {path: b, type: duoble}}",

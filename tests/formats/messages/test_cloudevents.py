@@ -253,6 +253,13 @@ def test_encoded_data_is_decoded(members: dict[str, Any]) -> None:
     assert decode(FORMAT, cloud_event(**members)).events.equals(plain.events)
 
 
+@pytest.mark.parametrize("media", [1.5, True, [{}], {"a": 1}])
+def test_a_media_type_that_is_no_text_counts_as_none(media: Any) -> None:
+    for data, case in ((b'{"case_id": "c"}', "c"), (b"\x00", "/shop order-7")):
+        members = {"data_base64": encoded(data), "datacontenttype": media}
+        assert rows(decode(FORMAT, cloud_event(**members)), "case_id") == [(case,)]
+
+
 def test_data_that_nobody_can_read_leaves_the_envelope() -> None:
     members = {"data_base64": encoded(b"\x00\x01"), "datacontenttype": "application/protobuf"}
     assert rows(decode(FORMAT, cloud_event(**members)), "activity") == [("order.placed",)]

@@ -186,6 +186,22 @@ def test_a_group_counts_as_many_as_it_has_events() -> None:
     assert errors(decode(FORMAT, packed)) == [("t/0/0", "UnsupportedGrouping")]
 
 
+def test_events_of_a_group_are_of_its_place_however_many_there_are() -> None:
+    """With the dead one there are as many events as messages."""
+    group = event(
+        "MultipleProcessInstanceDataEvent", [orjson.loads(node(1)), orjson.loads(node(2))]
+    )
+    for form in (FORMAT, CLOUDEVENTS):
+        decoded = decode(form, b"{", group)
+        assert rows(decoded, "source_offset", "lifecycle") == [(1, "ENTER"), (1, "EXIT")]
+
+
+def test_a_type_may_be_written_as_text() -> None:
+    data = {"eventType": "2", "nodeName": "Interview", "processInstanceId": "p-1"}
+    decoded = decode(FORMAT, event("ProcessInstanceNodeDataEvent", data))
+    assert rows(decoded, "lifecycle") == [("EXIT",)]
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
@@ -197,6 +213,9 @@ def test_a_group_counts_as_many_as_it_has_events() -> None:
         (event("ProcessInstanceNodeDataEvent", None), "InvalidData"),
         (snapshot(nodeInstances={"a": 1}), "InvalidData"),
         (snapshot(nodeInstances=[], startDate=None), "MissingTime"),
+        (event("ProcessInstanceNodeDataEvent", {"eventType": [1]}), "InvalidData"),
+        (event("ProcessInstanceStateDataEvent", {"eventType": {"a": 1}}), "InvalidData"),
+        (event("ProcessInstanceNodeDataEvent", {"eventType": "x"}), "InvalidData"),
         (node(1, eventDate="soon"), "BadTime"),
         (
             event("ProcessInstanceNodeDataEvent", {"eventType": 1}, kogitoprocinstanceid=None),

@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 import orjson
 
+from transforms import time_formats
 from transforms.formats.columns import KNOWN, TIMES
 from transforms.formats.items import ALIASES, TYPES, known_type
 from transforms.formats.json_strict import given_twice
 from transforms.formats.mapping.rules import Condition, EventMapping, Rule, path_problem
-from transforms.formats.times import EPOCH_UNITS, zone_error
+from transforms.formats.times import zone_error
 
 MAX_BYTES = 256 * 1024
 """A larger mapping file is refused."""
@@ -336,13 +337,13 @@ class _Reader:
     def _time_format(self, key: str, found: Any) -> str | None:
         if found is None:
             return None
-        if isinstance(found, str) and (found in EPOCH_UNITS or "%" in found):
-            return found
-        shown = f"'{found}'" if isinstance(found, str) else _kind(found)
-        self._wrong(
-            key, f"is {shown}; give a strptime format like '%d.%m.%Y %H:%M', or s, ms, us, ns"
-        )
-        return None
+        if not isinstance(found, str):
+            self._wrong(key, f"is {_kind(found)}; give a strptime format, or s, ms, us, ns")
+            return None
+        problem = time_formats.problem(found)
+        if problem is not None:
+            self._wrong(key, f"'{found}' {problem}")
+        return found
 
     def _timezone(self, found: Any) -> str | None:
         if found is None:

@@ -46,6 +46,8 @@ class Content:
             Refused: it says that it is JSON, and is not.
         """
         media = self.envelope.get(CONTENT_TYPE)
+        if not isinstance(media, str):
+            media = None
         if not self.encoded or self.data is None or not is_json(media):
             return None
         try:

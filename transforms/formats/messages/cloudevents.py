@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import orjson
@@ -60,6 +61,12 @@ class CloudEvents(JsonForm):
     expansion = 1.0
     python_bound = False
     opening = r'^\{"specversion":'
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "ce:id",
+        "case_id": "a common name in the data, else ce:source+subject",
+        "event_time": "ce:time, else a time of the data",
+        "activity": "a common name in the data, else ce:type",
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is an event in its envelope."""

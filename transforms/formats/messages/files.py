@@ -95,7 +95,7 @@ def _members(text: bytes) -> dict[str, str | None]:
 
 def message_spans(file: InputFile, context: Context) -> list[Span]:
     """Cut an uncompressed file of lines every 64 MiB."""
-    if file.compressed or file.size <= SPAN_BYTES or not _has_lines(file):
+    if file.compressed or file.size <= SPAN_BYTES or not has_lines(file):
         return [Span()]
     starts = range(0, file.size, SPAN_BYTES)
     return [Span(at, at + SPAN_BYTES if at + SPAN_BYTES < file.size else None) for at in starts]
@@ -123,7 +123,7 @@ def _parts(
 ) -> Iterator[Decoded]:
     for file, span in work:
         empty = span.start == 0
-        lines = span.start > 0 or span.end is not None or _has_lines(file)
+        lines = span.start > 0 or span.end is not None or has_lines(file)
         read = _read_lines if lines else _read_whole
         for part in read(file, span, context, name, decode):
             empty = False
@@ -132,7 +132,7 @@ def _parts(
             yield Decoded(empty_events(), warnings=(f"{file.path} is empty",))
 
 
-def _has_lines(file: InputFile) -> bool:
+def has_lines(file: InputFile) -> bool:
     """Say whether a file has a message a line; one that cannot be told so far has."""
     head = take(iter(Chunks(file)), HEAD_BYTES).removeprefix(_BOM).lstrip()[:HEAD_BYTES]
     if head[:1] == b"[":

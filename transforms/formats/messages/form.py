@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from transforms.formats.base import Context, Decoded, InputFile, Message, Span
 from transforms.formats.line_blocks import join_decoded
@@ -16,9 +17,13 @@ class JsonForm(ABC):
 
     Attributes:
         name: of the format.
+        origins: event column -> where it comes from, for people.
+        fixed: whether `--columns` says nothing of them.
     """
 
     name: str
+    origins: ClassVar[Mapping[str, str]] = {}
+    fixed: ClassVar[bool] = False
 
     @abstractmethod
     def decode_texts(self, texts: Texts, context: Context) -> Decoded:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -48,6 +48,13 @@ class ImixsOutbox(JsonForm):
     title = "EventLog records of Imixs-Workflow (its outbox)"
     expansion = 1.0
     python_bound = True
+    fixed = True
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "id; of a document in data as of any",
+        "case_id": "ref, of a snapshot its origin",
+        "event_time": "created",
+        "activity": "topic",
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object has the members of a record, and no others."""

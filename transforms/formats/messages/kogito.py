@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -68,6 +68,18 @@ class Kogito(JsonForm):
     title = "Kogito and SonataFlow process events"
     expansion = 0.6
     python_bound = True
+    fixed = True
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "id; of a snapshot's steps <node>:ENTER ...",
+        "case_id": "data.processInstanceId, else kogitoprocinstanceid",
+        "event_time": "data.eventDate, else time",
+        "activity": "data.nodeName, else data.nodeDefinitionId; of a state data.processName",
+        "state": "data.state, by its name",
+        "actor": "data.eventUser, else kogitoidentity",
+        "workflow_group": "data.processId, else kogitoprocid",
+        "model_version": "data.processVersion, else kogitoprocversion",
+        "lifecycle": "data.eventType, by its name",
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is a CloudEvent of a type of Kogito."""
@@ -191,8 +203,19 @@ def _common(message: Event, data: Event) -> Event:
     }
 
 
+def _type_of(data: Event) -> int:
+    """Return the type of a change; 0 where there is none."""
+    value = data.get("eventType") or 0
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int):
+        error = "InvalidData"
+        raise Refused(error, f"eventType is {_text(value)}, and no number"[:200])
+    return value
+
+
 def _node(message: Event, data: Event) -> list[Event | None]:
-    what = NODE_EVENTS.get(data.get("eventType", 0))
+    what = NODE_EVENTS.get(_type_of(data))
     if what is None:
         return []
     return [
@@ -202,7 +225,7 @@ def _node(message: Event, data: Event) -> list[Event | None]:
 
 def _state(message: Event, data: Event) -> list[Event | None]:
     common = _common(message, data)
-    what = STATE_EVENTS.get(data.get("eventType", 0), "STATE")
+    what = STATE_EVENTS.get(_type_of(data), "STATE")
     name = data.get("processName") or common["workflow_group"]
     return [{**common, "activity": name, "state": _state_of(data), "lifecycle": what}]
 

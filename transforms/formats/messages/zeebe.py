@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +62,11 @@ class Zeebe(JsonForm):
     expansion = 0.6
     python_bound = False
     opening = r'^\{"partitionId":[0-9]+,"value":\{'
+    fixed = True
+    origins: ClassVar[Mapping[str, str]] = {
+        "event_id": "partitionId-position",
+        **{name: ".".join(map(str, _FIELDS[name])) for name in _COLUMNS},
+    }
 
     def detects(self, head: bytes, name: str) -> bool:
         """Say whether the first object is a record."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -115,7 +116,8 @@ def plan(
     own_pool = _environment(flags, found.master, detached, settings)
     _workers(flags, overview, parallelism, settings)
     cloud = flags.view_as(GoogleCloudOptions)
-    cloud.job_name = cloud.job_name or f"imixs-streams-{name}"
+    # The job is found by its name: two launched at once must not be taken for each other.
+    cloud.job_name = cloud.job_name or f"imixs-streams-{name}-{secrets.token_hex(3)}"
     flags.view_as(StandardOptions).streaming = streaming
     flags.view_as(SetupOptions).save_main_session = False
     flags.view_as(PortableOptions).job_server_timeout = FOR_EVER_S

@@ -45,9 +45,6 @@ def format(text: str) -> str:
     name = FORMAT_ALIASES.get(text, text)
     if name == "auto":
         return name
-    if name == "json":
-        reason = "could be two formats; use imixs_json or json_lines"
-        raise BadValue(reason)
     return values.one_of(name, ["auto", *format_names()], "a format")
 
 

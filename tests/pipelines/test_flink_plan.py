@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def test_a_stream_gets_what_suits_it(cluster: JobManager) -> None:
     plan = planned(flags, useful=3)
     assert (plan.master, plan.own_pool, plan.parallelism) == (cluster.address, True, 3)
     assert plan.job_name == flags.view_as(GoogleCloudOptions).job_name
+    assert re.fullmatch(r"imixs-streams-transitions-[0-9a-f]{6}", plan.job_name)
     assert settings(plan) == {
         "parallelism": ("3", "4 free slots, 3 are of use"),
         "checkpointing_interval": ("10000", "ms; a restart goes on from the last one"),

@@ -32,6 +32,7 @@ _MODULES = {
     "zeebe": "transforms.formats.messages.zeebe",
     "imixs_outbox": "transforms.formats.messages.imixs_outbox",
     "json_lines": "transforms.formats.json_lines",
+    "json": "transforms.formats.messages.plain",
     "csv": "transforms.formats.csv_rows",
 }
 

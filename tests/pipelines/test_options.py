@@ -253,7 +253,6 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["--timezone", "europe/berlin"], ["'europe/berlin'", "did you mean 'Europe/Berlin'?"]),
     (["--timezone", "+02:00"], ["'+02:00' is not a known time zone", "'Europe/Berlin'"]),
     (["--format", "xess"], ["--format 'xess' is not a format", "did you mean 'xes'?"]),
-    (["--format", "json"], ["--format 'json'", "imixs_json or json_lines"]),
     (["--output_format", "parket"], ["--output_format 'parket'", "did you mean 'parquet'?"]),
     (["--columns", "case_id"], ["--columns 'case_id'", "case_id=CaseID"]),
     (["--columns", "caseid=X"], ["maps 'caseid'", "did you mean 'case_id'?"]),

@@ -46,6 +46,9 @@ TABLES = ("transitions", "cases")
 CHECKPOINT_MS = 10_000
 """Between checkpoints, of all jobs."""
 PATIENCE_S = 180.0
+
+LOOK_S = 1.0
+"""How often a job's rows, CPU and memory are looked at: often would cost it a tenth of a core."""
 """A job whose output does not grow for so long, or that does not end, has failed."""
 
 
@@ -284,7 +287,7 @@ class _Used:
         self._workers = [part.pid for part in work if part.pid]
         self._broker = [broker.pid] if broker.pid else []
         self._before = self._now()
-        self.memory = MemorySampler(self._workers)
+        self.memory = MemorySampler(self._workers, LOOK_S)
 
     def workers(self) -> float:
         """Return CPU seconds of the task managers and the Python workers."""
@@ -336,7 +339,7 @@ def _watch(
             if time.monotonic() - grown > PATIENCE_S:
                 reason = f"{sample.rows} of {rows} rows, and no more for {PATIENCE_S:.0f} s"
                 raise CommandFailed(reason)
-            time.sleep(POLL_S)
+            time.sleep(LOOK_S)
     return tasks_s, samples
 
 

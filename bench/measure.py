@@ -242,10 +242,16 @@ class Peaks:
 
 
 class MemorySampler:
-    """Looks every 50 ms how much memory processes have, with all their children."""
+    """Looks now and then how much memory processes have, with all their children.
 
-    def __init__(self, pids: Sequence[int]) -> None:
+    Args:
+        pids: the processes.
+        every_s: how often; a look at processes of many threads costs milliseconds of a core.
+    """
+
+    def __init__(self, pids: Sequence[int], every_s: float = SAMPLE_S) -> None:
         self._pids = pids
+        self._every_s = every_s
         self._peaks = Peaks()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -259,7 +265,7 @@ class MemorySampler:
 
     def _sample(self) -> None:
         peaks = self._peaks
-        while not self._over.wait(SAMPLE_S):
+        while not self._over.wait(self._every_s):
             tree = own = 0
             for member in (member for pid in self._pids for member in _tree(pid)):
                 memory = _memory(member)

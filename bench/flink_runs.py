@@ -45,10 +45,9 @@ from tests.services.provision import Missing
 TABLES = ("transitions", "cases")
 CHECKPOINT_MS = 10_000
 """Between checkpoints, of all jobs."""
-PATIENCE_S = 180.0
-
 LOOK_S = 1.0
 """How often a job's rows, CPU and memory are looked at: often would cost it a tenth of a core."""
+PATIENCE_S = 180.0
 """A job whose output does not grow for so long, or that does not end, has failed."""
 
 

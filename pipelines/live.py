@@ -11,6 +11,7 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,6 +43,7 @@ from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
 from transforms import progress, receipts
+from transforms.counts import REASON
 from transforms.decode_messages import DecodeMessages
 from transforms.fold.granules import WAITING
 from transforms.fold.streaming import FoldStream
@@ -195,6 +197,10 @@ def close(
         for law in laws({**manifest, "tables": rows})[2:]:
             checked.append(replace(law, unit=f"{law.unit} in {target}"))
     show_laws(screen, checked)
+    reasons = Counter({n[len(REASON) :]: c for n, c in counts.items() if n.startswith(REASON)})
+    if reasons:
+        said = ", ".join(f"{error} {count:,}" for error, count in reasons.most_common())
+        screen.say(f"dead      {counted(reasons.total(), 'dead letter')}: {said}")
     behind = counts.get("behind_watermark", 0)
     if behind:
         screen.warn(

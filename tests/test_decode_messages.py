@@ -83,6 +83,7 @@ def test_an_event_from_the_future_is_a_dead_letter_and_the_law_holds() -> None:
         "decoded": 3,
         "events": 3,
         "rejected": 1,
+        "reason:FutureEvent": 1,
     }
 
 

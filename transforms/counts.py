@@ -24,6 +24,8 @@ ITEM = "item:"
 """Prefix of a count that says that a business item was found."""
 UNFIT = "unfit:"
 """Prefix of a count of values that were not of their item's declared type."""
+REASON = "reason:"
+"""Prefix of a count of dead letters of a stream with one class of error."""
 
 
 def counted(namespace: type, counts: Mapping[str, int]) -> Iterator[Count]:

@@ -23,7 +23,7 @@ from apache_beam.utils.timestamp import Timestamp
 from schemas.coders import pack
 from schemas.events import TIME
 from transforms.arrays import conform, integers
-from transforms.counts import ITEM, counted
+from transforms.counts import ITEM, REASON, counted
 from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
 from transforms.fold.elements import events_element, mark_element
@@ -142,6 +142,7 @@ class _DecodeBatch(beam.DoFn):
             if tables:
                 parts.append(in_order(some, tables))
             failures += found if len(shares) == 1 else failures_in_order(some, found)
+        counts.update(REASON + failure.error for failure in failures)
         counts[BEHIND] += extent(table).behind
         tally(step.scratch, dict(counted(DecodeMessages, counts)))
         batch = receipt_of(table)

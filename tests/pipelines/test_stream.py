@@ -106,6 +106,7 @@ def test_imixs_documents_on_both_engines(
     assert streams.differences(kafka, prefix, sent.truth, tmp_path / "tables") == []
     dead = sent.truth.dead + sent.truth.rejected
     assert ended.code == 3
+    assert f"dead      {dead} dead letters: " in ended.out
     assert f"{dead} dead letters, more than --max_dead_letters allows (1)" in ended.err
 
 

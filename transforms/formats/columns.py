@@ -82,6 +82,7 @@ class UnknownColumns(ValueError):
         self.missing = tuple(missing)
         self.names = tuple(names)
         shown = ", ".join(self.names[:30]) + (", ..." if len(self.names) > 30 else "")
+        shown = shown or "none at all"
         fix = ",".join(f"{column}=..." for column in self.missing)
         super().__init__(
             f"{path}: {NO_COLUMN} {', '.join(self.missing)}; it has: {shown}; use --columns {fix}"

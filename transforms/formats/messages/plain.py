@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from transforms.formats import json_lines
 from transforms.formats.base import Context, Decoded, InputFile, Span
 from transforms.formats.columns import ColumnMap
@@ -36,8 +38,11 @@ class PlainJson(JsonForm):
         return first_object(head) is not None
 
     def claims(self, heads: Heads) -> Mask:
-        """Say which messages are lists (see `Claiming`); single objects are of `json_lines`."""
-        return heads.lists
+        """Say which messages are lists of objects (see `Claiming`)."""
+        mine = heads.lists
+        for row in np.flatnonzero(mine & heads.left).tolist():
+            mine[row] = first_object(heads.text(row)) is not None
+        return mine
 
     def read(self, work: Sequence[tuple[InputFile, Span]], context: Context) -> Iterator[Decoded]:
         """Read files; those of lines as `json_lines` does."""

@@ -83,7 +83,7 @@ class Exchange:
         compact = without_nulls(events)
         counts = np.bincount(owners)
         if counts[-1] == len(owners):
-            yield from zip([len(counts) - 1], self.write([compact]), strict=True)
+            yield len(counts) - 1, self.write([compact])[0]
             return
         # NumPy sorts 16-bit integers stably by radix.
         order = np.argsort(owners, kind="stable")

@@ -23,16 +23,17 @@ EDGE, ACTOR, FLOW, VARIANT, LEVEL, NAMES = range(6)
 
 KINDS = frozenset(range(6))
 
-FAMILIES = ((EDGE,), (ACTOR,), (FLOW, LEVEL), (VARIANT, NAMES))
-"""Kinds that tables of windows are made of, and so are to be seen together."""
+FAMILY_OF_TABLES = {
+    PROCESS_MAP.name: (EDGE,),
+    STATE_TIMES.name: (EDGE,),
+    WORKLOAD.name: (ACTOR,),
+    FLOW_TABLE.name: (FLOW, LEVEL),
+    VARIANTS.name: (VARIANT, NAMES),
+}
+"""Kinds that each table of windows is made of."""
 
-FAMILY_OF_TABLES = dict(
-    zip(
-        (STATE_TIMES.name, PROCESS_MAP.name, WORKLOAD.name, FLOW_TABLE.name, VARIANTS.name),
-        (FAMILIES[0], *FAMILIES),
-        strict=True,
-    )
-)
+FAMILIES = tuple(dict.fromkeys(FAMILY_OF_TABLES.values()))
+"""Kinds that are to be seen together."""
 
 ERROR = 0.005
 """Relative error of a quantile: a bin's values are so close to its middle."""

@@ -53,8 +53,7 @@ class PlainJson(JsonForm):
             if span.start > 0 or span.end is not None or has_lines(file):
                 yield from json_lines.FORMAT.read([(file, span)], context)
                 continue
-            fixed, warnings = json_lines.FORMAT.recognise(_objects(_head(file)), context)
-            del warnings
+            fixed, _ = self.recognise([_head(file)], context)
             yield from read_messages([(file, span)], fixed, self.name, self.decode_texts)
 
     def decode_texts(self, texts: Texts, context: Context) -> Decoded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,8 @@ from tests.services.kafka import KafkaBroker
 
 T = TypeVar("T")
 
+_MEASURE_S = 1.0
+
 
 def kill(kill_: Kill, cluster: FlinkCluster, broker: KafkaBroker) -> Callable[[], None]:
     """Kill a victim; return what starts it again."""
@@ -22,7 +25,8 @@ def kill(kill_: Kill, cluster: FlinkCluster, broker: KafkaBroker) -> Callable[[]
         return broker.start
     if kill_.victim == "harness":
         assert cluster.pool is not None
-        os.kill(_chosen(harnesses(cluster.pool.pid), kill_.choice), signal.SIGKILL)
+        in_use = busiest(harnesses(cluster.pool.pid), len(cluster.task_managers))
+        os.kill(_chosen(in_use, kill_.choice), signal.SIGKILL)
         return _nothing
     if kill_.victim == "task manager":
         part = _chosen(cluster.task_managers, kill_.choice)
@@ -45,6 +49,27 @@ def harnesses(pool: int | None) -> list[int]:
         int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
     ]
     return sorted(child for child in children if _works(child))
+
+
+def busiest(processes: Sequence[int], count: int) -> list[int]:
+    """Return the ids of those that compute most in the next second, the oldest first.
+
+    A task manager keeps a worker that it has asked for in vain, when a start was called off.
+    """
+    before = {each: _cpu(each) for each in processes}
+    time.sleep(_MEASURE_S)
+    spent = {each: _cpu(each) - before[each] for each in processes}
+    return sorted(sorted(processes, key=lambda each: -spent[each])[:count])
+
+
+def _cpu(process: int) -> int:
+    """Return the CPU time of a process so far, in ticks; -1 if it has ended."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return -1
+    fields = text.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _works(process: int) -> bool:

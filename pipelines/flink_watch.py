@@ -30,6 +30,7 @@ from pipelines.job import Job
 from pipelines.screen import Screen, counted
 from transforms.fold.made import StateMisfit
 
+WAIT_S = 0.1
 LOOK_S = 1.0
 LINE_EVERY_S = 30.0
 ARRIVAL_S = 60.0
@@ -306,7 +307,9 @@ def await_job(
     said = False
     while True:
         try:
-            job.ended.wait(0.1 if not job.ended.is_set() else LOOK_S)
+            if job.ended.wait(WAIT_S):
+                # An event that is set makes nobody wait.
+                time.sleep(WAIT_S)
             state = watch.look()
             update()
             if detached and watch.works:
@@ -348,7 +351,7 @@ def _server_said(job: Job) -> str:
 
 def _await_server(job: Job) -> None:
     try:
-        while not job.ended.wait(0.1):
+        while not job.ended.wait(WAIT_S):
             pass
     except KeyboardInterrupt:
         if job.result is not None:

@@ -249,3 +249,25 @@ def test_a_job_server_that_refuses_a_job(manager: JobManager) -> None:
     flink = FlinkPlan(manager.address, (), NAME, False, "", 1)
     with pytest.raises(RunError, match="the savepoint is not of this job"):
         await_job(job, flink, Screen(quiet=True), PATIENCE)  # type: ignore[arg-type]
+
+
+def test_a_job_server_that_is_gone_is_not_waited_for_in_a_spin(manager: JobManager) -> None:
+    """The job goes on, and its launcher leaves the processors to it."""
+    job = _Job()
+    job.error = RuntimeError("UNAVAILABLE")
+    flink = FlinkPlan(manager.address, (), NAME, False, "", 1)
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            manager.job("RUNNING", start_ms=NOW_MS, RUNNING=4)
+        elif looks == 15:
+            job.ended.set()
+        elif looks == 25:
+            manager.job("FINISHED", start_ms=NOW_MS, FINISHED=4)
+
+    await_job(job, flink, Screen(quiet=True), PATIENCE, update=count)  # type: ignore[arg-type]
+    # A loop that waits for nothing comes round hundreds of thousands of times.
+    assert looks < 60

@@ -250,6 +250,9 @@ def _runner_options(
             "fail_on_checkpointing_errors": (False, "a full disk is waited for"),
             "max_bundle_size": (BUNDLE_ELEMENTS, "batches of messages"),
             "max_bundle_time_mills": (BUNDLE_MS, "rows leave when a bundle ends"),
+            # Else what a bundle gives while a checkpoint is made is kept until the step's next
+            # bundle, and the step that cuts a source has only one.
+            "finish_bundle_before_checkpointing": (True, "nothing is held back by a checkpoint"),
             "externalized_checkpoints_enabled": (True, "kept if the job fails"),
         }
     if streaming and parallelism == 1:

@@ -92,6 +92,7 @@ def test_a_stream_gets_what_suits_it(cluster: JobManager) -> None:
         "fail_on_checkpointing_errors": ("false", "a full disk is waited for"),
         "max_bundle_size": ("1000", "batches of messages"),
         "max_bundle_time_mills": ("200", "rows leave when a bundle ends"),
+        "finish_bundle_before_checkpointing": ("true", "nothing is held back by a checkpoint"),
         "externalized_checkpoints_enabled": ("true", "kept if the job fails"),
         "environment_type": ("EXTERNAL", "processes of this launcher"),
         "sdk_worker_parallelism": ("2", "worker processes a task manager: one a slot"),

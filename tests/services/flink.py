@@ -7,6 +7,7 @@ of Beam's job server from Maven. A part keeps its ports while it is away.
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sys
@@ -44,6 +45,11 @@ _OPENED = (
     *("java.util.concurrent.locks", "sun.nio.ch"),
 )
 _OPENS = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
+
+_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+
+_SIGNED = re.compile(r"META-INF/(MANIFEST\.MF|.*\.(SF|DSA|RSA))|(.*/)?module-info\.class")
+"""What is true of a jar by itself only."""
 
 _LOG4J = """rootLogger.level = INFO
 rootLogger.appenderRef.out.ref = out
@@ -336,7 +342,7 @@ class FlinkCluster(Service):
 
 
 def job_server_jar() -> Path:
-    """Return Beam's job server as one jar, which names the others."""
+    """Return Beam's job server as one jar."""
     return provision() / "job-server.jar"
 
 
@@ -347,7 +353,7 @@ def provision() -> Path:
         Missing: Java or Maven is missing, or the jars cannot be fetched.
     """
     _java()
-    return provide(f"flink-{VERSION}-beam-{BEAM}", _fetch)
+    return provide(f"flink-{VERSION}-beam-{BEAM}-in-one", _fetch)
 
 
 def _java() -> str:
@@ -372,7 +378,8 @@ def _fetch(folder: Path) -> None:
         if not found:
             raise Missing(NAME, f"pip fetched no {wanted}")
         _unpack(found[0], folder / "lib")
-    _name_jars(folder / "job-server.jar", sorted(jobs.glob("*.jar")))
+    _merge(folder / "job-server.jar", sorted(jobs.glob("*.jar")))
+    shutil.rmtree(jobs)
 
 
 def _unpack(package: Path, lib: Path) -> None:
@@ -390,20 +397,24 @@ def _unpack(package: Path, lib: Path) -> None:
         raise Missing(NAME, f"{package.name} holds no flink-dist")
 
 
-def _name_jars(jar: Path, others: Sequence[Path]) -> None:
-    """Write a jar that holds nothing but the names of others, and which class to start.
+def _merge(jar: Path, others: Sequence[Path]) -> None:
+    """Write all that jars hold into one, as Beam publishes its job server.
 
-    A line of a manifest has 72 bytes at most; what is longer goes on behind a space.
+    A job is sent to the cluster with the jars of its job server, and each of them costs a tenth of
+    a second. Of a file that several have the first counts, but lists of services are joined.
     """
-    lines = [
-        "Manifest-Version: 1.0",
-        "Main-Class: org.apache.beam.runners.flink.FlinkJobServerDriver",
-        "Class-Path: " + " ".join(f"{each.parent.name}/{each.name}" for each in others),
-    ]
-    cut = ["\r\n ".join(_cut(line)) for line in lines]
-    with zipfile.ZipFile(jar, "w") as file:
-        file.writestr("META-INF/MANIFEST.MF", "\r\n".join(cut) + "\r\n\r\n")
-
-
-def _cut(line: str) -> list[str]:
-    return [line[:70], *(line[i : i + 69] for i in range(70, len(line), 69))]
+    services: dict[str, list[bytes]] = {}
+    seen = set()
+    with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        manifest = "Manifest-Version: 1.0\r\nMulti-Release: true\r\nMain-Class: " + _SERVER
+        file.writestr("META-INF/MANIFEST.MF", manifest + "\r\n\r\n")
+        for other in others:
+            with zipfile.ZipFile(other) as found:
+                for name in found.namelist():
+                    if name.startswith("META-INF/services/") and not name.endswith("/"):
+                        services.setdefault(name, []).append(found.read(name))
+                    elif not (name in seen or name.endswith("/") or _SIGNED.fullmatch(name)):
+                        seen.add(name)
+                        file.writestr(name, found.read(name))
+        for name, texts in services.items():
+            file.writestr(name, b"\n".join(texts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -387,6 +388,12 @@ def test_without_a_registry_the_option_is_named() -> None:
 def test_a_value_that_is_no_record() -> None:
     found = decode([encoded(5, "int")], AvroSettings(schema='"int"'))
     assert found.failures[0].message == "does not fit its schema: a value of type int, not a record"
+
+
+def test_a_branch_that_the_schema_does_not_have() -> None:
+    schema = {"type": "record", "name": "E", "fields": [{"name": "a", "type": ["null", "string"]}]}
+    found = decode([b"\x08aa"], AvroSettings(schema=json.dumps(schema)))
+    assert "names a branch of a union" in found.failures[0].message
 
 
 def test_a_message_that_is_too_large(server: FakeRegistry) -> None:

@@ -20,7 +20,7 @@ from transforms.formats.avro.blocks import (
     read_header,
     records_of,
 )
-from transforms.formats.avro.records import BAD_DATA, as_line
+from transforms.formats.avro.records import BAD_DATA, as_line, why
 from transforms.formats.avro.schemas import BadSchema, least_bytes, parse_schema
 from transforms.formats.base import BATCH_BYTES, Context, Decoded, Failure, InputFile
 from transforms.formats.json_lines import LinePlan, decode_lines, plan_lines
@@ -113,9 +113,8 @@ def _read_block(
             batch.size += len(line)
             row += 1
     except BAD_DATA as error:
-        what = " ".join(str(error).split()) or "it ends too early"
         left = first + block.count - row
-        message = f"{left} records of a block cannot be read: {what}"[:500]
+        message = f"{left} records of a block cannot be read: {why(error)}"[:500]
         payload, size = block.data[:MAX_PAYLOAD], len(block.data)
         batch.failures.append(
             Failure(payload, f"{path}:{row}", "InvalidAvro", message, {"format": "avro"}, size)

@@ -18,7 +18,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from transforms.formats.avro.blocks import MAGIC
 from transforms.formats.avro.lookup import RegistryDown, UnknownSchema, registry_of
-from transforms.formats.avro.records import BAD_DATA, as_line
+from transforms.formats.avro.records import BAD_DATA, as_line, why
 from transforms.formats.avro.schemas import BadSchema, parse_schema
 from transforms.formats.avro.settings import AvroSettings
 
@@ -116,8 +116,7 @@ def _record(payload: bytes, at: int, schema: Any) -> bytes | Unread:
     try:
         line = as_line(fastavro.schemaless_reader(stream, schema, None))
     except BAD_DATA as error:
-        what = " ".join(str(error).split()) or "it ends too early"
-        return Unread("InvalidAvro", f"does not fit its schema: {what}"[:500])
+        return Unread("InvalidAvro", f"does not fit its schema: {why(error)}"[:500])
     if stream.tell() < len(payload):
         extra = len(payload) - stream.tell()
         return Unread("InvalidAvro", f"does not fit its schema: {extra} bytes are left over")

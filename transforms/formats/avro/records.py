@@ -11,6 +11,14 @@ BAD_DATA = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError
 """What fastavro raises for data that do not fit their schema (also UnicodeDecodeError)."""
 
 
+def why(error: BaseException) -> str:
+    """Say in one line what is wrong with data that fastavro could not read."""
+    if isinstance(error, IndexError):
+        # Where a number chooses among some; fastavro says only that its list has no such place.
+        return "it names a branch of a union, or a symbol of an enum, that its schema does not have"
+    return " ".join(str(error).split()) or "it ends too early"
+
+
 def as_line(record: Any) -> bytes:
     """Return a record as a JSON object.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from apache_beam.options.pipeline_options import (
     JobServerOptions,
@@ -34,8 +35,31 @@ def prepare(flags: PipelineOptions) -> None:
     options.prism_location = options.prism_location or prism.location()
 
 
-def serving(flags: PipelineOptions) -> AbstractContextManager[None]:
+@contextmanager
+def whole_bundles() -> Iterator[None]:
+    """Let the workers of this process do bundles as a whole while the block runs.
+
+    Where an element takes longer than 0.2 s, Prism asks for what is left of its bundle, and does
+    so with steps that have state, too. What it gets back it hands out again behind the bundle's
+    timers, so that events come late that were not, and sometimes twice. A worker may keep what it
+    has, and Beam's has no setting for it.
+    """
+    # Heavy, and of no use for any other engine.
+    from apache_beam.runners.worker.bundle_processor import DataInputOperation  # noqa: PLC0415
+
+    split = DataInputOperation.try_split
+    DataInputOperation.try_split = lambda *_: None
+    try:
+        yield
+    finally:
+        DataInputOperation.try_split = split
+
+
+@contextmanager
+def serving(flags: PipelineOptions) -> Iterator[None]:
     """Run Prism while the block runs, unless the options say where one runs.
+
+    Bundles are not split meanwhile: see `whole_bundles`.
 
     Args:
         flags: the pipeline's options, a copy of Beam's; they learn where it is.
@@ -43,6 +67,11 @@ def serving(flags: PipelineOptions) -> AbstractContextManager[None]:
     Raises:
         RunError: it can't be started.
     """
+    with whole_bundles(), _server(flags):
+        yield
+
+
+def _server(flags: PipelineOptions) -> AbstractContextManager[None]:
     if flags.view_as(PortableOptions).job_endpoint:
         return nullcontext()
     # Heavy, and of no use for any other engine.

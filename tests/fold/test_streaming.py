@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from apache_beam.io.unbounded_source import ReadFromUnboundedSource
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.prism_engine import whole_bundles
 from schemas.coders import unpack
 from schemas.tables import TABLES
 from tests.fold.scripted import Said, Scripted
@@ -20,8 +22,9 @@ from tests.fold.test_bounded import fold as fold_bounded
 from transforms import progress
 from transforms.decode import DEAD
 from transforms.decode_messages import DecodeMessages
+from transforms.fold import streaming
 from transforms.fold.granules import GranuleFold
-from transforms.fold.streaming import FoldStream
+from transforms.fold.streaming import FoldStream, _Host
 from transforms.formats import registry
 from transforms.formats.base import Context, Message
 from transforms.kernels.case_state import Rules
@@ -161,10 +164,29 @@ def test_the_stream_on_the_fn_api_runner_equals_the_backfill(
     check(messages, tmp_path)
 
 
-@pytest.mark.parametrize(("seed", "granule_ms", "say"), [(4, 1000, True), (5, 60_000, False)])
+class _SlowNow(_Host):
+    """The fold's step, now and then so slow that Prism wants to give the rest to somebody else."""
+
+    def _give(self, *arguments: Any, **named: Any) -> Any:
+        if random.random() < 0.05:
+            time.sleep(0.5)
+        return super()._give(*arguments, **named)
+
+
+@pytest.mark.parametrize(
+    ("seed", "granule_ms", "say", "host"),
+    [(4, 1000, True, _Host), (5, 60_000, False, _Host), (6, 1000, False, _SlowNow)],
+)
 def test_the_stream_on_prism_equals_the_backfill(
-    tmp_path: Path, prism: Path, seed: int, granule_ms: int, say: bool
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    prism: Path,
+    seed: int,
+    granule_ms: int,
+    say: bool,
+    host: type[_Host],
 ) -> None:
+    monkeypatch.setattr(streaming, "_Host", host)
     messages = topic(seed)
     options = PipelineOptions(
         [
@@ -174,6 +196,6 @@ def test_the_stream_on_prism_equals_the_backfill(
             "--streaming",
         ]
     )
-    with beam.Pipeline(options=options) as root:
+    with whole_bundles(), beam.Pipeline(options=options) as root:
         build(root, script(messages, seed, say), tmp_path, granule_ms, by_marks=False)
     check(messages, tmp_path)

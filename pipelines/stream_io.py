@@ -93,7 +93,8 @@ def _cut(step: Any, source: Any, settings: Settings, stream: Stream) -> Any:
     if not stream.by_marks:
         source = replace(source, batch=CLUSTER_BATCH, linger_ms=CLUSTER_LINGER_MS)
         if stream.rests:
-            return step(replace(source, rest_every_s=REST_EVERY_S), poll_interval_s=REST_S)
+            resting = replace(source, rest_every_s=REST_EVERY_S)
+            return step(resting, poll_interval_s=REST_S, ahead=True)
         return step(source)
     linger_ms = max(5, min(50, settings.granule_ms // 4))
     source = replace(source, batch=MARKED_BATCH, linger_ms=linger_ms, marks_ms=settings.granule_ms)

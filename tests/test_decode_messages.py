@@ -19,9 +19,9 @@ from transforms.decode_messages import (
     DecodeMessages,
     _DecodeBatch,
 )
-from transforms.fold.spread import keys_of_shards
 from transforms.formats.base import Context, Message
 from transforms.sources.messages import pack_messages
+from transforms.spread import keys_of_shards
 from transforms.topics import TopicPlan, plan_topic
 
 DAY = 86_400_000_000

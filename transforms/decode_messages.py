@@ -28,7 +28,6 @@ from transforms.decode import DEAD, counts_of, dead_letters, items_in
 from transforms.exchange import Exchange
 from transforms.fold.elements import events_element, mark_element
 from transforms.fold.granules import BEHIND
-from transforms.fold.spread import keys_of_shards
 from transforms.formats import registry
 from transforms.formats.base import (
     Context,
@@ -51,6 +50,7 @@ from transforms.sources.messages import (
     table_of,
     unpack_messages,
 )
+from transforms.spread import keys_of_shards
 from transforms.timeline import order_column, order_times
 from transforms.topics import (
     Share,

@@ -47,6 +47,17 @@ def laws_of(ended: streams.Ended) -> dict[str, dict[str, int]]:
     return laws
 
 
+def taken(flink: FlinkCluster, name: str, step: str) -> list[int]:
+    """Return how many elements each instance of a job's step has taken, the fewest first."""
+    job = flink.rest.job(name)
+    assert job is not None
+    path = f"jobs/{job['jid']}"
+    steps = flink.rest.get(path)["vertices"]
+    (found,) = [each["id"] for each in steps if step in each["name"]]
+    instances = flink.rest.get(f"{path}/vertices/{found}")["subtasks"]
+    return sorted(each["metrics"]["read-records"] for each in instances)
+
+
 def test_a_stream_gives_the_truth_and_its_laws_hold(
     flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
 ) -> None:
@@ -64,6 +75,10 @@ def test_a_stream_gives_the_truth_and_its_laws_hold(
         job.wait_for("it works after", PATIENCE_S)
         made = [f"{name}-out-transitions"]
         job.wait_until(lambda: streams.counts(kafka, made) == drawn.truth.transitions, PATIENCE_S)
+        # Each instance reads two of the four partitions, and folds half of the shards.
+        job.wait_until(lambda: taken(flink, name, "Decode") == [2, 2], PATIENCE_S)
+        fewer, more = taken(flink, name, "Fold")
+        assert fewer > 0.8 * more
         ended = job.stop()
     assert (ended.code, laws_of(ended)) == (0, streams.law_of(drawn.truth)), ended
     assert streams.differences(kafka, f"{name}-out-", drawn.truth, tmp_path / "tables") == []

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from transforms.exchange import Exchange, shards_of
 from transforms.fold.elements import events_element, mark_element
-from transforms.fold.spread import keys_of_shards
+from transforms.spread import keys_of_shards
 
 HANDED = "handed on"
 """Tag of what the next fold takes."""

@@ -29,10 +29,10 @@ from transforms.fold.elements import mark_element
 from transforms.fold.granules import BEHIND, WAITING, Fired, GranuleFold
 from transforms.fold.passing import HANDED, HandOn
 from transforms.fold.shard import Bag, Copies
-from transforms.fold.spread import keys_of_shards, shards_of_keys
 from transforms.progress import tally
 from transforms.receipts import Receipts, account_of
 from transforms.sources.messages import DRAIN
+from transforms.spread import keys_of_shards, shards_of_keys
 
 Rows = tuple[str, int, int, bytes]
 """Rows of a firing: table, shard, order time in ms that they are complete to, packed rows."""

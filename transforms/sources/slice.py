@@ -24,6 +24,7 @@ class Slice:
         reads: names what is read, over all versions of a job; empty for no name.
         number: of this slice.
         of: number of slices.
+        place: says nothing; chosen so that Flink spreads slices evenly: see `ReadBatches.ahead`.
     """
 
     address: object
@@ -37,3 +38,4 @@ class Slice:
     reads: str = ""
     number: int = 0
     of: int = 1
+    place: int = 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import apache_beam as beam
-from apache_beam.coders import BytesCoder, Coder
+from apache_beam.coders import BytesCoder, Coder, registry
 from apache_beam.io.unbounded_source import (
     CheckpointMark,
     UnboundedReader,
@@ -16,9 +17,13 @@ from apache_beam.io.unbounded_source import (
 
 from transforms.sources.slice import Slice
 from transforms.sources.standing import StandingReader
+from transforms.spread import number_for, varint
 
 _CURRENT: dict[str, NamedSource] = {}
 """By name, what the steps of this process read, as their job was launched with it."""
+
+MOST_SLICES = 20
+"""Of a source, unless it is told how many: as many as Beam asks for."""
 
 S = TypeVar("S", bound="NamedSource")
 
@@ -39,7 +44,9 @@ class NamedSource(Slice, UnboundedSource):
         return replace(found, number=self.number, of=self.of)
 
     def slices(self: S, count: int) -> list[S]:
-        """Cut into slices."""
+        """Cut into slices; one that has been cut stays as it is."""
+        if self.of > 1:
+            return [self]
         return [replace(self, number=number, of=count) for number in range(count)]
 
     def create_reader(
@@ -57,6 +64,23 @@ class NamedSource(Slice, UnboundedSource):
         return BytesCoder()
 
 
+def evenly_placed(source: NamedSource) -> list[NamedSource]:
+    """Cut a source into slices that Flink spreads evenly over the instances of a step."""
+    slices: list[Any] = source.split(MOST_SLICES)
+    coder = registry.get_coder(type(source))
+
+    def key_of(slice_: NamedSource, place: int) -> bytes:
+        # As a worker has it: what is one object here may be two there, and encoded twice.
+        there = coder.decode(coder.encode(replace(slice_, place=place)))
+        encoded: bytes = coder.encode(there)
+        return varint(len(encoded)) + encoded
+
+    return [
+        replace(each, place=number_for(number, len(slices), partial(key_of, each)))
+        for number, each in enumerate(slices)
+    ]
+
+
 @dataclass(eq=False)
 class ReadBatches(beam.PTransform):
     """Reads messages: packed batches of `MESSAGE_SCHEMA` (bytes), stamped with record time - D.
@@ -68,12 +92,15 @@ class ReadBatches(beam.PTransform):
         poll_interval_s: pause of a reader that has nothing.
         batches_per_bundle: after so many batches a bundle ends, and what was read is finalized.
         seconds_per_bundle: likewise.
+        ahead: whether the source is cut before the job starts. Flink has all that comes of one
+            source read by one instance of the step, so it gets a source for each slice.
     """
 
     source: NamedSource
     poll_interval_s: float = 0.05
     batches_per_bundle: int = 4
     seconds_per_bundle: float = 0.2
+    ahead: bool = False
 
     what: ClassVar[str] = "topics"
 
@@ -82,9 +109,10 @@ class ReadBatches(beam.PTransform):
         read = _Read(
             self.source, self.poll_interval_s, self.batches_per_bundle, self.seconds_per_bundle
         )
+        sources = evenly_placed(self.source) if self.ahead else [self.source]
         return (
             root
-            | f"Read {self.what}/Create" >> beam.Create([self.source])
+            | f"Read {self.what}/Create" >> beam.Create(sources)
             | f"Read {self.what}/ReadUnbounded" >> beam.ParDo(read).with_output_types(bytes)
         )
 

@@ -20,9 +20,9 @@ class KafkaSource(KafkaSlice, NamedSource):
     def split(self, desired_num_splits: int, options: Any = None) -> list[KafkaSource]:
         """Cut into slices; partitions that appear later belong to them too."""
         slices = self.splits
-        if slices is None:
+        if slices is None and self.of == 1:
             slices = max(1, min(desired_num_splits, _count_partitions(self.address)))
-        return self.slices(slices)
+        return self.slices(slices or 1)
 
     def mark_coder(self) -> KafkaMarkCoder:
         """Return the coder of this slice's marks."""

@@ -14,9 +14,11 @@ from functools import cache
 from itertools import count
 
 import mmh3
+from apache_beam.coders import VarIntCoder
 
 KEY_GROUPS = 128
-_WORD = 0xFFFFFFFF
+_NUMBERS = VarIntCoder()
+"""How Beam encodes the keys of shards."""
 
 
 def number_for(place: int, places: int, key_of: Callable[[int], bytes]) -> int:
@@ -39,7 +41,7 @@ def keys_of_shards(shards: int) -> tuple[int, ...]:
     """
     if shards > KEY_GROUPS:
         return tuple(range(shards))
-    return tuple(number_for(shard, shards, varint) for shard in range(shards))
+    return tuple(number_for(shard, shards, _NUMBERS.encode) for shard in range(shards))
 
 
 @cache
@@ -52,38 +54,11 @@ def key_group(encoded: bytes) -> int:
     """Return the key group that Flink places a key of Beam in.
 
     The bytes that Beam's coder makes of a key are hashed by Murmur3 of 128 bits, of which 32 count
-    (`org.apache.beam.runners.flink.adapter.FlinkKey.hashCode`), and those by Flink's own
+    (`org.apache.beam.runners.flink.adapter.FlinkKey.hashCode`), and those by Murmur3 of 32 bits
     (`org.apache.flink.util.MathUtils.murmurHash`).
 
     Args:
         encoded: those bytes.
     """
-    return _murmur(mmh3.hash64(encoded, 0, x64arch=True)[0] & _WORD) % KEY_GROUPS
-
-
-def varint(number: int) -> bytes:
-    """Encode a number that is not negative as Beam does."""
-    written = bytearray()
-    while number > 127:
-        written.append(128 | number & 127)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
-
-
-def _murmur(code: int) -> int:
-    code = code * 0xCC9E2D51 & _WORD
-    code = _rotated(code, 15) * 0x1B873593 & _WORD
-    code = (_rotated(code, 13) * 5 + 0xE6546B64) & _WORD
-    code ^= 4
-    code = (code ^ code >> 16) * 0x85EBCA6B & _WORD
-    code = (code ^ code >> 13) * 0xC2B2AE35 & _WORD
-    code ^= code >> 16
-    signed = code - (1 << 32) if code >> 31 else code
-    if signed >= 0:
-        return signed
-    return -signed if signed != -(1 << 31) else 0
-
-
-def _rotated(code: int, bits: int) -> int:
-    return (code << bits | code >> 32 - bits) & _WORD
+    code = mmh3.hash128(encoded, 0, x64arch=True) & 0xFFFFFFFF
+    return abs(mmh3.hash(code.to_bytes(4, "little"))) % KEY_GROUPS

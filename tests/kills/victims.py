@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from bench.measure import cpu_seconds
 from tests.kills.scenario import Kill
 from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
@@ -56,20 +57,10 @@ def busiest(processes: Sequence[int], count: int) -> list[int]:
 
     A task manager keeps a worker that it has asked for in vain, when a start was called off.
     """
-    before = {each: _cpu(each) for each in processes}
+    before = {each: cpu_seconds(each) for each in processes}
     time.sleep(_MEASURE_S)
-    spent = {each: _cpu(each) - before[each] for each in processes}
+    spent = {each: cpu_seconds(each) - before[each] for each in processes}
     return sorted(sorted(processes, key=lambda each: -spent[each])[:count])
-
-
-def _cpu(process: int) -> int:
-    """Return the CPU time of a process so far, in ticks; -1 if it has ended."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return -1
-    fields = text.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def _works(process: int) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 import run
 from examples.simulator.stream import Disturbance
+from pipelines.live import FLINK_SHARDS
 from tests.pipelines import streams
 from tests.pipelines.flink_jobs import PATIENCE_S, end_all, on_cluster
 from tests.pipelines.test_transitions import transitions
@@ -58,6 +59,12 @@ def taken(flink: FlinkCluster, name: str, step: str) -> list[int]:
     return sorted(each["metrics"]["read-records"] for each in instances)
 
 
+def even(elements: list[int]) -> bool:
+    """Say whether two instances have taken about the same number, of at least one a shard."""
+    fewer, more = elements
+    return fewer + more >= FLINK_SHARDS and fewer > 0.8 * more
+
+
 def test_a_stream_gives_the_truth_and_its_laws_hold(
     flink: FlinkCluster, kafka: KafkaBroker, tmp_path: Path
 ) -> None:
@@ -77,8 +84,7 @@ def test_a_stream_gives_the_truth_and_its_laws_hold(
         job.wait_until(lambda: streams.counts(kafka, made) == drawn.truth.transitions, PATIENCE_S)
         # Each instance reads two of the four partitions, and folds half of the shards.
         job.wait_until(lambda: taken(flink, name, "Decode") == [2, 2], PATIENCE_S)
-        fewer, more = taken(flink, name, "Fold")
-        assert fewer > 0.8 * more
+        job.wait_until(lambda: even(taken(flink, name, "Fold")), PATIENCE_S)
         ended = job.stop()
     assert (ended.code, laws_of(ended)) == (0, streams.law_of(drawn.truth)), ended
     assert streams.differences(kafka, f"{name}-out-", drawn.truth, tmp_path / "tables") == []

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, TypeVar
 
 import apache_beam as beam
 from apache_beam.coders import BytesCoder, Coder, registry
+from apache_beam.coders.coders import LengthPrefixCoder
 from apache_beam.io.unbounded_source import (
+    _DEFAULT_DESIRED_NUM_SPLITS,
     CheckpointMark,
     UnboundedReader,
     UnboundedSource,
@@ -17,13 +19,10 @@ from apache_beam.io.unbounded_source import (
 
 from transforms.sources.slice import Slice
 from transforms.sources.standing import StandingReader
-from transforms.spread import number_for, varint
+from transforms.spread import number_for
 
 _CURRENT: dict[str, NamedSource] = {}
 """By name, what the steps of this process read, as their job was launched with it."""
-
-MOST_SLICES = 20
-"""Of a source, unless it is told how many: as many as Beam asks for."""
 
 S = TypeVar("S", bound="NamedSource")
 
@@ -43,10 +42,15 @@ class NamedSource(Slice, UnboundedSource):
             return self
         return replace(found, number=self.number, of=self.of)
 
-    def slices(self: S, count: int) -> list[S]:
+    def parts(self, wanted: int) -> int:
+        """Return into how many slices this is cut, if so many are wanted."""
+        raise NotImplementedError
+
+    def split(self: S, desired_num_splits: int, options: Any = None) -> list[S]:
         """Cut into slices; one that has been cut stays as it is."""
         if self.of > 1:
             return [self]
+        count = self.parts(desired_num_splits)
         return [replace(self, number=number, of=count) for number in range(count)]
 
     def create_reader(
@@ -66,14 +70,15 @@ class NamedSource(Slice, UnboundedSource):
 
 def evenly_placed(source: NamedSource) -> list[NamedSource]:
     """Cut a source into slices that Flink spreads evenly over the instances of a step."""
-    slices: list[Any] = source.split(MOST_SLICES)
-    coder = registry.get_coder(type(source))
+    slices = source.split(_DEFAULT_DESIRED_NUM_SPLITS)
+    # Flink gets what it can't decode with its length.
+    coder = LengthPrefixCoder(registry.get_coder(type(source)))
 
     def key_of(slice_: NamedSource, place: int) -> bytes:
         # As a worker has it: what is one object here may be two there, and encoded twice.
         there = coder.decode(coder.encode(replace(slice_, place=place)))
         encoded: bytes = coder.encode(there)
-        return varint(len(encoded)) + encoded
+        return encoded
 
     return [
         replace(each, place=number_for(number, len(slices), partial(key_of, each)))

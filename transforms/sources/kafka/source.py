@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from apache_beam.io.unbounded_source import CheckpointMark
 
@@ -17,12 +16,11 @@ from transforms.sources.step import NamedSource, ReadBatches
 class KafkaSource(KafkaSlice, NamedSource):
     """One slice of the partitions of some topics, read in packed batches."""
 
-    def split(self, desired_num_splits: int, options: Any = None) -> list[KafkaSource]:
-        """Cut into slices; partitions that appear later belong to them too."""
-        slices = self.splits
-        if slices is None and self.of == 1:
-            slices = max(1, min(desired_num_splits, _count_partitions(self.address)))
-        return self.slices(slices or 1)
+    def parts(self, wanted: int) -> int:
+        """Return how many slices there are; partitions that appear later belong to them too."""
+        if self.splits is not None:
+            return self.splits
+        return max(1, min(wanted, _count_partitions(self.address)))
 
     def mark_coder(self) -> KafkaMarkCoder:
         """Return the coder of this slice's marks."""

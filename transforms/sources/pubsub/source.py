@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from apache_beam.io.unbounded_source import CheckpointMark
 
@@ -16,10 +16,10 @@ from transforms.sources.step import NamedSource, ReadBatches
 class PubSubSource(PubSubSlice, NamedSource):
     """One slice of the messages of some subscriptions, read in packed batches."""
 
-    def split(self, desired_num_splits: int, options: Any = None) -> list[PubSubSource]:
-        """Cut into slices, each with readers of its own."""
+    def parts(self, wanted: int) -> int:
+        """Return how many slices there are, each with readers of its own."""
         readers = len(self.address.subscriptions) * self.address.readers
-        return self.slices(min(self.splits or max(1, desired_num_splits), readers))
+        return min(self.splits or max(1, wanted), readers)
 
     def mark_coder(self) -> PubSubMarkCoder:
         """Return the coder of this slice's marks."""

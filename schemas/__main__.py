@@ -30,7 +30,8 @@ Where something was read is written as `path:place`; the place is the row of a C
 (from 0, header not counted), the byte of a JSON Lines file, the event of an XES file, the document
 of an Imixs file.
 
-`OUTPUT/_run.json` is there if, and only if, the tables beside it are those of one whole run.
+`OUTPUT/_run.json` is there if, and only if, the tables beside it are those of one whole run (of a
+stream, which adds to its folder: of its last run that came to its end).
 
 | written as | Parquet | JSON Lines | CSV |
 |---|---|---|---|

@@ -38,6 +38,7 @@ from pipelines.registry import Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
+from pipelines.topic_memory import remember
 from pipelines.topics import check_brokers, plan_topics
 from pipelines.values import time_text
 from pipelines.version import version
@@ -110,6 +111,7 @@ def launch_stream(
         _show_plan(screen, pipeline, settings, topics, chosen, on_flink)
         return ExitCode.OK
     with _scratch(chosen) as scratch, _folder(pipeline, settings, detached) as sink:
+        remember(settings, plans)
         run = _context(pipeline, settings, chosen, scratch, sink, plans)
         runner = stream_engine.make_runner(chosen, flags)
         root = beam.Pipeline(runner=runner, options=flags)
@@ -356,7 +358,7 @@ def _context(
     engine: StreamEngine,
     scratch: str,
     sink: Run | None,
-    plans: Mapping[str, TopicPlan],
+    plans: Mapping[str, TopicPlan | None],
 ) -> RunContext:
     if scratch:
         # Engines of one process keep nothing: what they finalize may not have been delivered.
@@ -367,7 +369,7 @@ def _context(
         stop=os.path.join(scratch, STOP) if scratch else "",
         splits=1 if engine.local else None,
         rests=flink_options.is_flink(engine.runner),
-        plans=plans,
+        plans={topic: plan for topic, plan in plans.items() if plan is not None},
         account=scratch,
         native=engine.native,
     )

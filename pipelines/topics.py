@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines import brokers
+from pipelines import brokers, topic_memory
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
 from pipelines.screen import Screen
@@ -35,23 +35,45 @@ def check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
 
 def plan_topics(
     screen: Screen, settings: Settings, topics: Mapping[str, int]
-) -> dict[str, TopicPlan]:
-    """Find out the format and the columns of the topics by their first messages."""
-    plans: dict[str, TopicPlan] = {}
-    for address in settings.sources:
+) -> dict[str, TopicPlan | None]:
+    """Find out the format and the columns of the topics by their first messages.
+
+    What an earlier run of the stream has found counts (`topic_memory`).
+
+    Returns:
+        Topic -> plan; None where nothing is known yet.
+    """
+    plans: dict[str, TopicPlan | None] = {}
+    known = topic_memory.recall(settings)
+    for topic in known.keys() & topics.keys():
+        plans[topic] = known[topic]
+        screen.note(f"topic {topic}: {_said(known[topic], 'unseen at first')}; as in earlier runs")
+    for address in settings.sources if topics.keys() - plans.keys() else ():
         for topic, messages in brokers.sample(address, topics).items():
+            if topic in plans:
+                continue
             plan, warnings = plan_topic(messages, settings.format, settings.context())
             for warning in warnings:
                 screen.warn(f"{topic}: {warning}")
-            if plan is None:
-                what = "none of its first messages is of a known format" if messages else "empty"
-                screen.note(f"topic {topic}: {what}; its format is seen from what comes")
-                continue
             plans[topic] = plan
-            found = {plan.format: plan.context, **plan.others}
-            formats = ", ".join(_described(name, each) for name, each in found.items())
-            screen.note(f"topic {topic}: {formats}")
+            what = _NOTHING[brokers.is_pubsub(address)]
+            screen.note(f"topic {topic}: {_said(plan, _STRANGE if messages else what)}")
     return plans
+
+
+_STRANGE = "none of its first messages is of a known format"
+_NOTHING = {False: "empty", True: "no message is free now"}
+_BY_NAMES = (
+    "the format is seen from what comes, columns from their names, and an event_id counts that is "
+    "a UUID or the like (--columns event_id=NAME: any)"
+)
+
+
+def _said(plan: TopicPlan | None, nothing: str) -> str:
+    if plan is None:
+        return f"{nothing}; {_BY_NAMES}"
+    found = {plan.format: plan.context, **plan.others}
+    return ", ".join(_described(name, each) for name, each in found.items())
 
 
 def _described(name: str, context: Context) -> str:

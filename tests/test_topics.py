@@ -231,6 +231,35 @@ def test_columns_of_a_format_not_seen_at_first_are_those_of_each_message() -> No
     assert all(event["start_time"] is None for event in events)
 
 
+UNIQUE = [
+    "0b0e1d0c-94a7-4c55-8f1e-2f2b8c1f0a11",
+    "0B0E1D0C94A74C558F1E2F2B8C1F0A11",
+    "507f1f77bcf86cd799439011",
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+]
+KINDS_OF_EVENT = ["10", "E1", "order-created-v2", "", "0b0e1d0c-94a7-4c55", 7, None]
+
+
+def test_ids_that_no_other_event_can_have_are_ids_whatever_was_seen_before() -> None:
+    """Of a topic that was empty at the start; a kind of event would make events duplicates."""
+    given = [*UNIQUE, *KINDS_OF_EVENT]
+    payloads = [
+        orjson.dumps({"case_id": i, "activity": "a", "time": "2023-11-14", "eventId": each})
+        for i, each in enumerate(given)
+    ]
+    events, failures, _ = decoded(batch(payloads), None)
+    assert not failures
+    ids = [event["event_id"] for event in events]
+    assert ids[: len(UNIQUE)] == UNIQUE
+    assert not {str(each) for each in KINDS_OF_EVENT} & set(ids)
+    assert len(set(ids)) == len(given)
+    alone = [decoded(batch([each], first=i), None)[0][0] for i, each in enumerate(payloads)]
+    assert alone == events
+    named = Context(columns={"event_id": "eventId"})
+    shares = decode_topic(batch(payloads), None, "json_lines", named)
+    assert "E1" in shares[0].decoded.events["event_id"].to_pylist()
+
+
 def test_a_replay_recognises_columns_as_the_stream_did() -> None:
     """An `event_id` that was not recognised is not recognised in a dead letter either."""
     payloads = [

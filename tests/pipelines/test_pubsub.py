@@ -142,6 +142,42 @@ def test_a_job_that_is_killed_loses_nothing(
     assert unfinished(pubsub, topic, LEASE_S + 1) == []
 
 
+def test_ids_are_those_of_before_when_messages_are_out_on_lease_at_a_restart(
+    pubsub: PubSubService, tmp_path: Path
+) -> None:
+    """What can be seen of a topic then is nothing; that `event_id` is an id was seen before."""
+    topic = streams.new_name("leased")
+    pubsub.create_topic(topic, [topic], ack_deadline_seconds=LEASE_S)
+    begin = time.time_ns() // 1000 - 100 * SECOND
+    payloads = [
+        b'{"case_id": "c%d", "activity": "a", "event_time": %d, "event_id": "E%d"}'
+        % (i % 7, (begin + i * SECOND) // SECOND, i)
+        for i in range(50)
+    ]
+    send(pubsub, topic, payloads)
+    folder = tmp_path / "out"
+    source = f"pubsub://{PROJECT}/{topic}?lease={LEASE_S}s&idle={LEASE_S + 2}s"
+    arguments = ["--input", source, "--output", str(folder), "--granule", "1s"]
+    with streams.running(tmp_path, *arguments, "--disorder", "1h") as job:
+        job.wait_for("engine: ")
+        job.wait_until(lambda: pubsub.take(topic) == [], 20)
+        time.sleep(3)
+        job.kill()
+    with streams.running(tmp_path, *arguments, "--disorder", "1s") as job:
+        job.wait_for("as in earlier runs")
+        assert pubsub.take(topic) == []
+
+        def ids() -> set[str]:
+            if not list(folder.glob("transitions/*.parquet")):
+                return set()
+            rows = pq.read_table(folder / "transitions", columns=["event_id"]).to_pylist()
+            return {row["event_id"] for row in rows}
+
+        job.wait_until(lambda: len(ids()) == len(payloads))
+        assert job.stop().code == 0
+    assert ids() == {f"E{i}" for i in range(50)}
+
+
 def test_a_mixture_of_brokers(
     pubsub: PubSubService, kafka: KafkaBroker, prism: str, tmp_path: Path
 ) -> None:

@@ -3,8 +3,9 @@
 A topic's columns are fixed by its first messages. Where there were none, or a format turns up
 later, an object's columns are those that its own names say: of the names that an event column
 is known by, the first that it has. So the result depends neither on how messages happen to
-be batched nor on a restart. What only values could decide (whether `event_id` is an id, `task` a
-number) is not recognised so; `--columns` says it.
+be batched nor on a restart. What only the values of several could decide (whether `task` is a
+number) is not recognised so, and of `event_id` only a value that no other event can have, as its
+form says: a kind of event is called so too. `--columns` says it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ Plan = TypeVar("Plan")
 _SEPARATOR = "\x1f"
 # Every text is taken whole, one without an end too: a quote is never tried twice.
 _TEXT = re.compile(rb'("(?:[^"\\]|\\.)*(?:"|\Z))(\s*:)?', re.DOTALL)
-_BY_VALUE = ("event_id", *INTEGERS)
+_BY_VALUE = INTEGERS
+# UUIDs as they are written, also without hyphens; longer hashes; the ids of MongoDB; ULIDs.
+_UNIQUE = (
+    r"^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{24}|[0-9a-fA-F]{32,128}"
+    r"|[0-7][0-9A-HJKMNP-TV-Z]{25})$"
+)
 _KEYS = {
     column: {key: rank for rank, key in enumerate(keys.split())}
     for column, keys in KNOWN.items()
@@ -51,6 +57,7 @@ class NamePlan:
         paths: field -> keys that lead to it.
         starts: whether an event that has only a start is ordered by that.
         conditions: path that says which objects are skipped -> fields, likewise.
+        guessed: columns that were recognised, not given.
     """
 
     columns: Mapping[str, tuple[str, ...]]
@@ -58,6 +65,7 @@ class NamePlan:
     paths: Mapping[str, Path]
     starts: bool
     conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    guessed: frozenset[str] = frozenset()
 
     @property
     def times(self) -> frozenset[str]:
@@ -71,6 +79,10 @@ class NamePlan:
     def event_columns(self, arrays: Mapping[str, pa.Array], rows: int) -> dict[str, pa.Array]:
         """Return event column -> values, of what was read of `rows` objects."""
         found = {c: first_of([arrays[f] for f in fs], rows) for c, fs in self.columns.items() if fs}
+        if "event_id" in found and "event_id" in self.guessed:
+            ids = to_text(found["event_id"])
+            unique = pc.match_substring_regex(ids, _UNIQUE)
+            found["event_id"] = pc.if_else(unique, ids, pa.scalar(None, pa.string()))
         start = found.get("start_time")
         if self.starts and start is not None:
             when = found.get("event_time", pa.nulls(rows, pa.string()))
@@ -177,9 +189,11 @@ def plan_names(
 
     found = {column: given(name) for column, name in columns.items() if name}
     used = set(columns.values())
+    guessed: set[str] = set()
     for column, known in _known_names(names).items():
         if column not in columns and column not in unsought:
             found[column] = fields(*((name,) for name in known if name not in used))
+            guessed.add(column)
     return NamePlan(
         {column: fs for column, fs in found.items() if fs},
         {
@@ -190,6 +204,7 @@ def plan_names(
         paths,
         starts="event_time" not in columns and "event_time" not in unsought,
         conditions={c.path: given(c.path) for c in mapping.skip} if mapping is not None else {},
+        guessed=frozenset(guessed),
     )
 
 

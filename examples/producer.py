@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import islice
@@ -27,6 +27,7 @@ try:
 except ImportError:
     sys.exit("error: Kafka needs its client: pip install 'imixs-data-streaming[kafka]'")
 
+from examples.avro_events import AvroWriter, RegistryError, register
 from examples.simulator.json_stream import EventWitness, json_events
 from examples.simulator.processes import PROCESSES
 from examples.simulator.scenario import Faults
@@ -53,6 +54,9 @@ _EXAMPLES = """examples:
   a million small JSON events, flat out, with a quarter of a million cases open at a time:
     python -m examples.producer --broker localhost:9092 --topic events --format json_lines \\
       --rate 0 --messages 1000000 --cases 2000 --copies 600
+  the same events as Avro, by a schema registry:
+    python -m examples.producer --broker localhost:9092 --topic orders --format avro \\
+      --schema-registry http://localhost:8085 --seconds 60
   a sparse day, ten events a second, sent at once:
     python -m examples.producer --broker localhost:9092 --topic day --format json_lines \\
       --rate 0 --event-rate 10 --messages 864000 --times create
@@ -105,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         truth = _send(options, settings, disturbance, faults)
-    except DeliveryError as error:
+    except (DeliveryError, RegistryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if truth is not None:
@@ -144,10 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--format",
-        choices=("imixs_xml", "json_lines"),
+        choices=("imixs_xml", "json_lines", "avro"),
         default="imixs_xml",
-        help="whole documents of some 4 KB, or an event of 270 bytes (default: imixs_xml)",
+        help="whole documents of some 4 KB, or an event of 270 bytes, as JSON or by a schema"
+        " registry (default: imixs_xml)",
     )
+    add("--schema-registry", metavar="URL", help="avro: where the schema of the events goes")
     add("--keys", choices=("case", "none"), default="case", help="default: case")
     add(
         "--times",
@@ -173,12 +179,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="json_lines: N cases take each simulated way at the same time, for many open cases",
+        help="json_lines, avro: N cases take each simulated way at the same time",
     )
     add(
         "--again",
         action="store_true",
-        help="json_lines: cases whose way has ended take it again; no others follow",
+        help="json_lines, avro: cases whose way has ended take it again; no others follow",
     )
     add(
         "--prerender",
@@ -280,11 +286,17 @@ def _check(options: argparse.Namespace) -> None:
         reason = f"--garbage is a rate between 0 and 1, not {options.garbage}"
         raise ValueError(reason)
     only_xml = [options.missing, options.phantoms, options.profiles, options.unreadable]
-    if options.format == "json_lines" and any(only_xml):
+    if options.format != "imixs_xml" and any(only_xml):
         reason = "--missing, --phantoms, --profiles and --unreadable need --format imixs_xml"
         raise ValueError(reason)
     if options.format == "imixs_xml" and (options.copies != 1 or options.again):
         reason = f"--{'again' if options.again else 'copies'} needs --format json_lines"
+        raise ValueError(reason)
+    if (options.format == "avro") != (options.schema_registry is not None):
+        reason = "--format avro and --schema-registry URL go together"
+        raise ValueError(reason)
+    if options.format == "avro" and _MODEL in options.topic:
+        reason = f"--format avro has one topic: leave {_MODEL} out of --topic"
         raise ValueError(reason)
 
 
@@ -408,7 +420,10 @@ class _Drawing:
         self._witness: Witness | EventWitness
         seed = options.seed
         self._drawn: Iterator[Record[Any]]
-        if options.format == "json_lines":
+        self._write: Callable[[bytes], bytes] = bytes
+        if options.format == "avro":
+            self._write = AvroWriter(register(options.schema_registry, options.topic)).write
+        if options.format != "imixs_xml":
             self._witness = EventWitness()
             self._drawn = json_events(
                 seed,
@@ -436,7 +451,7 @@ class _Drawing:
             yield _Ready(
                 topic.replace(_MODEL, record.topic) if by_model else topic,
                 record.key if keyed else None,
-                record.payload,
+                self._write(record.payload),
                 record.arrival,
             )
 

@@ -252,7 +252,7 @@ def _read(
         _count(found, decoded)
         found.warnings += [w for w in decoded.warnings if w not in found.warnings]
         for item, count in decoded.unfit.items():
-            found.warnings.append(f"--items {item}: not of its type and left out: {count:,}")
+            found.warnings.append(f"item {item}: not of its type and left out: {count:,}")
         for seen in _of_file(decoded, file, found.format, most, hidden):
             messages.setdefault(seen.place, seen)
         if len(messages) >= most:

@@ -39,7 +39,7 @@ from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
 from pipelines.topic_memory import remember
-from pipelines.topics import check_brokers, plan_topics
+from pipelines.topics import check_brokers, check_schemas, plan_topics
 from pipelines.values import time_text
 from pipelines.version import version
 from schemas.tables import TABLES
@@ -100,6 +100,7 @@ def launch_stream(
             flags, streaming=True, detached=detached, name=pipeline.name, useful=useful
         )
         _check_finalized(settings, flags)
+    check_schemas(screen, settings)
     plans = plan_topics(screen, settings, topics)
     shards = settings.shards or _shards(chosen)
     if on_flink is not None and on_flink.parallelism > shards:
@@ -170,6 +171,14 @@ def _on_flink(
             return ExitCode.OK
         counts = flink_watch.counts_of(job.result, (DecodeMessages, FoldStream))
     return close(screen, replace(settings, targets=()), counts, time.monotonic() - begun)
+
+
+def _say_dead(screen: Screen, counts: Mapping[str, int], said: set[str]) -> None:
+    """Name each class of dead letters when its first ones come: a mistake is seen at once."""
+    for name in sorted(counts):
+        if name.startswith(REASON) and name not in said:
+            said.add(name)
+            screen.note(f"dead letters of {name[len(REASON) :]}; the table dead_letters says why")
 
 
 def close(
@@ -395,12 +404,15 @@ def _await(
 ) -> None:
     """Wait until the stream has ended; Ctrl-C lets it end."""
     stopping = False
+    said: set[str] = set()
     while True:
         try:
             # Within the block: a signal may come at any line.
             if job.ended.wait(POLL_S):
                 break
-            panel.update(progress.read_counts(run.scratch))
+            counts = progress.read_counts(run.scratch)
+            panel.update(counts)
+            _say_dead(screen, counts, said)
         except KeyboardInterrupt as stopped:
             if stopping or not engine.local:
                 if job.result is not None:

@@ -33,6 +33,21 @@ def check_brokers(pipeline: Pipeline, settings: Settings) -> dict[str, int]:
     return topics
 
 
+def check_schemas(screen: Screen, settings: Settings) -> None:
+    """Warn if the schema registry does not answer: a stream begins all the same."""
+    if settings.avro is None or not settings.avro.url:
+        return
+    from transforms.formats.avro.lookup import RegistryDown, registry_of  # noqa: PLC0415 (avro's)
+
+    try:
+        registry_of(settings.avro).check()
+    except RegistryDown as error:
+        screen.warn(
+            f"--schema_registry {error}; Avro messages whose schemas are not known are dead "
+            "letters until it answers, which can be read again"
+        )
+
+
 def plan_topics(
     screen: Screen, settings: Settings, topics: Mapping[str, int]
 ) -> dict[str, TopicPlan | None]:

@@ -10,6 +10,7 @@ import sys
 import time
 from argparse import ArgumentTypeError
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import islice
@@ -27,6 +28,9 @@ from examples.simulator.stream import Disturbance, Record, arrivals, calls, docu
 from examples.simulator.worktime import SECOND
 from run import main
 from tests.services.kafka import KafkaBroker
+from tests.services.schema_registry import FakeRegistry
+from transforms.formats.avro.messages import read_messages
+from transforms.formats.avro.settings import AvroSettings
 
 START = 1_700_000_000 * SECOND
 
@@ -135,6 +139,46 @@ def test_json_events_are_small_and_counted(kafka: KafkaBroker, tmp_path: Path) -
     times = sorted(message.timestamp()[1] - begin for message in found)
     assert times[0] == 1
     assert times[-1] >= 5000
+
+
+def test_events_as_avro_are_those_of_json(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a schema registry, which is told the schema once; garbage stays as it is."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    common = ["--rate", "0", "--messages", "500", "--garbage", "0.02", "--start", "2024-01-01"]
+    with FakeRegistry() as server:
+        avro = ["--format", "avro", "--schema-registry", server.url]
+        assert run(kafka, "--topic", "steps-avro", *common, *avro) == 0
+        assert run(kafka, "--topic", "steps-avro-2", *common, *avro) == 0
+        assert run(kafka, "--topic", "steps-json", *common, "--format", "json_lines") == 0
+        sent = [value(each) for each in read(kafka, "steps-avro")]
+        settings = AvroSettings(server.url)
+        lines = [each for each in read_messages(sent, settings, 1 << 20) if isinstance(each, bytes)]
+    wanted = [value(each) for each in read(kafka, "steps-json")]
+    good = []
+    for each in wanted:
+        with suppress(orjson.JSONDecodeError):
+            good.append(orjson.loads(each))
+    assert 450 < len(good) < 500
+
+    def plain(event: dict[str, str]) -> tuple[tuple[str, str], ...]:
+        when = datetime.fromisoformat(event["event_time"].replace("Z", "+00:00")).isoformat()
+        return tuple(sorted({**event, "event_time": when}.items()))
+
+    assert Counter(plain(orjson.loads(each)) for each in lines) == Counter(map(plain, good))
+
+
+def test_a_registry_that_does_not_take_the_schema_is_said(
+    kafka: KafkaBroker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FakeRegistry() as server:
+        server.register({"type": "string"}, "steps-other-value")
+        arguments = ["--topic", "steps-other", "--rate", "0", "--messages", "5"]
+        avro = ["--format", "avro", "--schema-registry", server.url]
+        assert run(kafka, *arguments, *avro) == 1
+    assert "did not take the schema: 409" in capsys.readouterr().err
 
 
 def test_a_paced_stream_keeps_its_pace_and_ends_whole(kafka: KafkaBroker, tmp_path: Path) -> None:

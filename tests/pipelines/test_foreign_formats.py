@@ -40,7 +40,7 @@ def test_a_mapping_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     manifest = transitions(tmp_path / "in.jsonl", out, "--mapping", str(tmp_path / "m.yaml"))
     assert manifest["messages"] == {"in": 4, "decoded": 2, "skipped": 1, "dead": 1}
     assert manifest["items"] == {"amount": "double"}
-    assert manifest["warnings"] == ["--items amount: not of its type and left out: 1"]
+    assert manifest["warnings"] == ["item amount: not of its type and left out: 1"]
     assert "amount: not of its type and left out: 1" in capsys.readouterr().err
     made = table(out, "transitions").sort_by("sequence")
     assert made["to_state"].to_pylist() == ["Open", "Closed"]
@@ -72,7 +72,7 @@ def test_ocel(tmp_path: Path, notation: str, capsys: pytest.CaptureFixture[str])
     )
     assert manifest["messages"] == {"in": 6, "decoded": 5, "skipped": 1, "dead": 0}
     assert manifest["events"]["transitions"] == 6
-    assert manifest["warnings"] == ["--items price: not of its type and left out: 1"]
+    assert manifest["warnings"] == ["item price: not of its type and left out: 1"]
     code = run.main(
         [
             "transitions",

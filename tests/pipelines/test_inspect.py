@@ -69,7 +69,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["messages"][0]["events"][0]["event_time"] == "2024-02-01T10:00:00Z"
     assert found["messages"][2]["dead_letters"][0]["error"] == "BadTime"
     assert found["counts"] == {"decoded": 2, "skipped": 1, "dead": 1, "rejected": 0}
-    assert found["warnings"] == ["--items amount: not of its type and left out: 1"]
+    assert found["warnings"] == ["item amount: not of its type and left out: 1"]
 
 
 def test_where_columns_of_messages_come_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,10 @@ def test_where_columns_come_from(capsys: pytest.CaptureFixture[str]) -> None:
         "attributes.gone": (None, "--items: not found"),
     }
     assert found["messages"][0]["dead_letters"] == [
-        {"error": "MissingTime", "message": "no event time"}
+        {
+            "error": "MissingTime",
+            "message": "no event time; --columns event_time=NAME says where it is",
+        }
     ]
     assert "no column for event_time" in found["warnings"][0]
 

@@ -58,9 +58,32 @@ def test_the_registry_goes_away_and_comes_back(
     laws = ended.laws()
     assert laws["messages"]["dead"] >= 10
     assert "secret" not in ended.out + ended.err
+    assert "dead letters of RegistryDown; the table dead_letters says why" in ended.err
     letters = streams.rows(kafka, f"{prefix}dead_letters")
     assert {letter["error"] for letter in letters} == {"RegistryDown"}
     assert "cannot be asked" in letters[0]["message"]
     assert letters[0]["attributes"]["format"] == "avro"
     made = streams.rows(kafka, rows)
     assert made[0]["attributes"] == {"amount": "12.5"}
+
+
+def test_a_registry_that_is_away_at_the_start_is_said(
+    tmp_path: Path, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    topic = streams.new_name("avro")
+    kafka.create_topic(topic, 1)
+    with FakeRegistry() as server:
+        arguments = [
+            *("--input", f"kafka://{kafka.address}/{topic}"),
+            *("--output", f"kafka://{kafka.address}/{topic}-out-", "--explain_plan"),
+            *("--schema_registry", server.url),
+        ]
+        with streams.running(tmp_path, *arguments) as job:
+            there = job.ended()
+        server.stop()
+        with streams.running(tmp_path, *arguments) as job:
+            away = job.ended()
+    assert (there.code, away.code) == (0, 0)
+    assert "--schema_registry" not in there.err
+    assert f"warning: --schema_registry {server.url} cannot be asked: " in away.err

@@ -504,7 +504,7 @@ class TestBadInput:
 
     def test_items_that_no_event_has_are_a_warning(self, good: Path, tmp_path: Path) -> None:
         manifest = transitions(good / "*", tmp_path / "out", "--items", "amount,amuont")
-        assert manifest["warnings"] == ["--items amuont: no event has it"]
+        assert manifest["warnings"] == ["item amuont: no event has it"]
 
     def test_too_many_dead_letters_fail_the_run(self, good: Path, tmp_path: Path) -> None:
         (good / "bad.jsonl").write_bytes(b"{\n{\n{\n" + as_json_lines(log(2)))

@@ -20,13 +20,18 @@ from pathlib import Path
 from pipelines.prism import built
 from tests.services import flink, kafka, prism, pubsub
 from tests.services.provision import Missing
+from tests.services.schema_registry import FakeRegistry
 
 _DESCRIPTION = """Fetch and build the services once (Kafka and Flink with Maven, Prism and Pub/Sub
-with Go), then run a Kafka broker, a Pub/Sub double and a Flink cluster of several processes for
-trying things out, with data that is gone afterwards, until Ctrl-C."""
+with Go), then run a Kafka broker, a schema registry, a Pub/Sub double and a Flink cluster of
+several processes for trying things out, with data that is gone afterwards, until Ctrl-C."""
 
 FLINK_PORTS = (8081, 8099, 50_000)
 """Of Flink's page, Beam's job server and the pool of workers."""
+
+
+REGISTRY_PORT = 8085
+"""Of the schema registry; a free one if it is taken."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +97,9 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
     if not options.no_flink:
         cluster = flink.FlinkCluster(port=page, job_port=jobs, worker_port=workers)
     service = _pubsub(options.pubsub_port)
-    with broker, cluster, service or nullcontext():
-        print(_help(broker, not options.no_flink, service), flush=True)
+    schemas = FakeRegistry(port=0 if _taken(REGISTRY_PORT) else REGISTRY_PORT)
+    with broker, cluster, service or nullcontext(), schemas:
+        print(_help(broker, not options.no_flink, service, schemas), flush=True)
         # They are of use meanwhile.
         threading.Thread(target=_build_prism, daemon=True).start()
         try:
@@ -128,7 +134,12 @@ def _build_prism() -> None:
         print(f"   goes on without: {missing.why}", flush=True)
 
 
-def _help(broker: kafka.KafkaBroker, on_flink: bool, service: pubsub.PubSubService | None) -> str:
+def _help(
+    broker: kafka.KafkaBroker,
+    on_flink: bool,
+    service: pubsub.PubSubService | None,
+    schemas: FakeRegistry,
+) -> str:
     python = os.path.relpath(sys.executable)
     if python.startswith(".."):
         python = "python3" if shutil.which("python3") == sys.executable else sys.executable
@@ -164,6 +175,13 @@ With Ctrl-C here it stops, and its data is gone. In other terminals:
 With credentials: {broker.sasl_address}, security.protocol=SASL_PLAINTEXT, sasl.mechanism=PLAIN,
   sasl.username={kafka.SASL_USER}, sasl.password={kafka.SASL_PASSWORD}
 With TLS: {broker.ssl_address}, security.protocol=SSL, ssl.ca.location={broker.ssl_ca}
+
+A schema registry runs at {schemas.url}, as far as readers need one. Events as Avro:
+
+  messages    {python} -m examples.producer --broker {broker.address} --topic orders \\
+                --format avro --schema-registry {schemas.url} --rate 1000
+  a pipeline  {python} run.py transitions --input 'kafka://{broker.address}/orders?group=avro' \\
+                --output kafka://{broker.address}/avro- --schema_registry {schemas.url}
 {other}{cluster if on_flink else ""}"""
 
 

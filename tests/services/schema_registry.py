@@ -95,6 +95,9 @@ class FakeRegistry:
             def do_GET(self) -> None:
                 registry.serve(self)
 
+            def do_POST(self) -> None:
+                registry.serve(self)
+
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
@@ -125,12 +128,26 @@ class FakeRegistry:
         elif self.user and request.headers.get("Authorization") != self._token():
             self._send(request, 401, b'{"error_code": 401, "message": "Unauthorized"}')
         else:
-            self._send(
-                request, *self._found([unquote(part) for part in request.path.split("/")[1:]])
-            )
+            path = [unquote(part) for part in request.path.split("/")[1:]]
+            if request.command == "POST":
+                body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+                self._send(request, *self._registered(path, body))
+            else:
+                self._send(request, *self._found(path))
 
     def _token(self) -> str:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    def _registered(self, path: list[str], body: bytes) -> tuple[int, bytes]:
+        """Add a schema to a subject; the same one again keeps its id, another is not taken."""
+        if path[:1] != ["subjects"] or path[2:] != ["versions"]:
+            return 404, b"<html>not found</html>"
+        text = json.loads(body)["schema"]
+        there = self._subjects.get((path[1], 1))
+        if there is not None and there["schema"] != text:
+            return 409, b'{"error_code": 409, "message": "another schema is there"}'
+        number = self.register(text, path[1]) if there is None else there["id"]
+        return 200, json.dumps({"id": number}).encode()
 
     def _found(self, path: list[str]) -> tuple[int, bytes]:
         if path[:2] == ["schemas", "ids"] and len(path) == 3:

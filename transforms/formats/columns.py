@@ -234,6 +234,7 @@ def build_events(
     fixed: Mapping[str, Any],
     attributes: pa.Array | None = None,
     payloads: pa.Array | None = None,
+    named: bool = True,
 ) -> tuple[pa.Table, list[Refusal]]:
     """Convert the columns of a batch to events.
 
@@ -244,6 +245,7 @@ def build_events(
         fixed: event columns that the format itself knows (position, source, ...).
         attributes: map<string,string> of business items.
         payloads: binary; where not null, a missing event id is hashed from it (broker messages).
+        named: `--columns` may say where columns are; not in formats that know it alone.
 
     Returns:
         The event table of the rows that are events, and the other rows, in order.
@@ -258,14 +260,13 @@ def build_events(
         else:
             shown = plain_values(conform(values, values.type).take(pa.array(new, pa.int64())))
         for row, value in zip(new, shown, strict=True):
-            text = number_text(value) if error == "BadTime" else str(value)
-            refused[row] = Refusal(row, error, message.format(text[:100]))
+            refused[row] = Refusal(row, error, message.format(str(value)[:100]))
 
     rules = context.mapping.columns if context.mapping is not None else {}
     if rules:
         found = mapped_columns(found, rules, rows, to_text)
     cases, no_case = _required_text(found.get("case_id"), rows)
-    refuse(no_case, "MissingCaseId", "no case id")
+    refuse(no_case, "MissingCaseId", "no case id" + _said("case_id", named))
     columns["case_id"] = cases
     for column in TIMES:
         raw = found.get(column)
@@ -277,21 +278,14 @@ def build_events(
         times = parse_times(raw, context.timezone, form)
         columns[column] = times
         if times.null_count:
-            unread = _mask(times.is_null())
-            absent = _absent(raw)
             if column == "event_time":
-                refuse(unread & absent, "MissingTime", "no event time")
-            unread = unread & ~absent
-            rows_unread = np.flatnonzero(unread)
-            far = np.zeros(rows, np.bool_)
-            far[rows_unread] = out_of_range(raw.take(pa.array(rows_unread)), form)
-            shown = f" in the form {form}".replace("{", "{{").replace("}", "}}") if form else ""
-            reach = f"{column} '{{}}' is out of range{shown}; a time is from {RANGE}"
-            refuse(far, "BadTime", reach, raw)
-            hint = shown or "; --time_format says how it is written"
-            refuse(unread & ~far, "BadTime", f"{column} '{{}}' is not a time{hint}", raw)
+                lost = _mask(times.is_null()) & _absent(raw)
+                refuse(lost, "MissingTime", "no event time" + _said(column, named))
+            hint = _FORMAT_HINT if named else ""
+            for row, reason in unread_times(column, raw, times, form, hint).items():
+                refused.setdefault(row, Refusal(row, "BadTime", reason))
     activities, no_activity = _required_text(found.get("activity"), rows)
-    refuse(no_activity, "MissingActivity", "no activity")
+    refuse(no_activity, "MissingActivity", "no activity" + _said("activity", named))
     columns["activity"] = activities
     for column in INTEGERS:
         if column in found:
@@ -323,6 +317,44 @@ def build_events(
         hashed = pc.if_else(payloads.is_valid(), hashed, pa.scalar(None, pa.string()))
         columns["event_id"] = hashed if given is None else pc.coalesce(given, hashed)
     return assemble(columns, rows), [refused[row] for row in sorted(refused)]
+
+
+_FORMAT_HINT = "; --time_format says how it is written"
+
+
+def _said(column: str, named: bool) -> str:
+    return f"; --columns {column}=NAME says where it is" if named else ""
+
+
+def unread_times(
+    column: str,
+    raw: pa.Array,
+    times: pa.Array,
+    form: str | None,
+    hint: str = _FORMAT_HINT,
+) -> dict[int, str]:
+    """Return row -> reason, of the values that are no times.
+
+    Args:
+        column: what they are.
+        raw: the values; null and "" are none.
+        times: what was read of them; null where nothing could be.
+        form: that was given for them; None if none was.
+        hint: what to do, said where none was.
+    """
+    rows = np.flatnonzero(_mask(times.is_null()) & present(raw))
+    if not len(rows):
+        return {}
+    values = raw.take(pa.array(rows))
+    shown = f" in the form {form}" if form else ""
+    far = out_of_range(values, form).tolist()
+    texts = [number_text(value)[:100] for value in plain_values(conform(values, values.type))]
+    return {
+        row: f"{column} '{text}' is out of range{shown}; a time is from {RANGE}"
+        if beyond
+        else f"{column} '{text}' is not a time{shown or hint}"
+        for row, text, beyond in zip(rows.tolist(), texts, far, strict=True)
+    }
 
 
 def number_text(value: Any) -> str:
@@ -380,6 +412,11 @@ def _required_text(raw: Any, rows: int) -> tuple[pa.Array, Mask]:
         return pa.nulls(rows, pa.string()), np.ones(rows, np.bool_)
     text = to_text(raw)
     return text, _absent(text)
+
+
+def present(array: pa.Array) -> Mask:
+    """Say which values are neither null nor the empty string."""
+    return ~_absent(array)
 
 
 def _absent(array: pa.Array) -> Mask:

@@ -135,11 +135,16 @@ def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[st
     events = {name: counts.get(name, 0) for name in EVENTS}
     warnings = sorted(name[len(WARNING) :] for name in counts if name.startswith(WARNING))
     if events["transitions"]:
-        found = {name[len(ITEM) :].lower() for name in counts if name.startswith(ITEM)}
+        found = {
+            name[len(start) :].lower()
+            for name in counts
+            for start in (ITEM, UNFIT)
+            if name.startswith(start)
+        }
         missing = [item for item in items if item.lower() not in found]
-        warnings += [f"--items {item}: no event has it" for item in missing]
+        warnings += [f"item {item}: no event has it" for item in missing]
     warnings += [
-        f"--items {name[len(UNFIT) :]}: not of its type and left out: {count:,}"
+        f"item {name[len(UNFIT) :]}: not of its type and left out: {count:,}"
         for name, count in sorted(counts.items())
         if name.startswith(UNFIT)
     ]

@@ -127,6 +127,7 @@ def test_columns_are_recognised_and_fixed(server: FakeRegistry) -> None:
         (b"", "InvalidAvro", "empty"),
         (b"Obj\x01...", "InvalidAvro", "container file"),
         (registered(1, step(0))[:-3], "InvalidAvro", "does not fit its schema"),
+        (registered(1, step(0))[:7], "InvalidAvro", "does not fit its schema: it ends too early"),
         (registered(1, step(0)) + b"x", "InvalidAvro", "1 bytes are left over"),
         (b"\0\0\0\0\x01" + b"\xff" * 30, "InvalidAvro", "does not fit its schema"),
         (registered(1, step(0, activity=None)), "MissingActivity", "no activity"),

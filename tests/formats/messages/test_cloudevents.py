@@ -168,6 +168,35 @@ def test_versions_that_are_read(version: str) -> None:
     assert decode(FORMAT, cloud_event(specversion=version)).decoded == 1
 
 
+@pytest.mark.parametrize("form", [None, "%d.%m.%Y"])
+def test_a_time_that_is_none_says_whose_it_is(form: str | None) -> None:
+    """The envelope's is as its standard says, whatever --time_format says of the data's."""
+    events = [
+        cloud_event(id="1", time="soon"),
+        cloud_event(id="2", time="2024-01-02T03:04:05Z", data={**DATA, "time": "soon"}),
+        cloud_event(id="3", time=None, data={**DATA, "time": "later"}),
+        cloud_event(id="4", time="", data={**DATA, "time": "02.01.2024" if form else "2024-01-02"}),
+        cloud_event(id="5", time=None, data={**DATA, "time": None}),
+        cloud_event(id="6", time="9999-01-01T00:00:00Z"),
+    ]
+    decoded = decode(FORMAT, *events, context=Context(time_format=form))
+    assert decoded.events["event_id"].to_pylist() == ["2", "4"]
+    times = [each.isoformat()[:10] for each in decoded.events["event_time"].to_pylist()]
+    assert times == ["2024-01-02"] * 2
+    how = f" in the form {form}" if form else "; --time_format says how it is written"
+    assert [(f.source, f.error, f.message) for f in decoded.failures] == [
+        ("t/0/0", "BadTime", "time 'soon' is not a time; CloudEvents have RFC 3339 there"),
+        ("t/0/2", "BadTime", f"event_time 'later' is not a time{how}"),
+        ("t/0/4", "MissingTime", "no event time; --columns event_time=NAME says where it is"),
+        (
+            "t/0/5",
+            "BadTime",
+            "time '9999-01-01T00:00:00Z' is out of range; a time is from 1678-01-01 to 2261-12-31",
+        ),
+    ]
+    assert decoded.dead == 4
+
+
 @pytest.mark.parametrize(
     ("members", "error"),
     [

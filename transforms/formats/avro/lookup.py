@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -67,6 +68,15 @@ class SchemaRegistry:
         self._down = ""
         self._until = 0.0
         self._pause = FIRST_PAUSE_S
+
+    def check(self) -> None:
+        """Ask it for a schema that it need not have.
+
+        Raises:
+            RegistryDown: it does not answer, or not us.
+        """
+        with self._lock, suppress(UnknownSchema):
+            self._ask("/schemas/ids/0", "schema id 0")
 
     def schema(self, number: int) -> Any:
         """Return a parsed schema by its id.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import re
 from typing import Any
 
 import orjson
@@ -11,12 +12,17 @@ BAD_DATA = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError
 """What fastavro raises for data that do not fit their schema (also UnicodeDecodeError)."""
 
 
+_SHORT = re.compile(r"Expected -?[0-9]+ bytes, read [0-9]+")
+
+
 def why(error: BaseException) -> str:
     """Say in one line what is wrong with data that fastavro could not read."""
     if isinstance(error, IndexError):
         # Where a number chooses among some; fastavro says only that its list has no such place.
         return "it names a branch of a union, or a symbol of an enum, that its schema does not have"
-    return " ".join(str(error).split()) or "it ends too early"
+    text = " ".join(str(error).split())
+    # A text or bytes whose length goes beyond the end; the rest of it is not told truly.
+    return "it ends too early" if not text or _SHORT.match(text) else text
 
 
 def as_line(record: Any) -> bytes:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.formats.base import Context
-from transforms.formats.columns import to_text
+from transforms.formats.columns import TIMES, present, to_text, unread_times
 from transforms.formats.heads import Mask
 from transforms.formats.json_columns import Path
 from transforms.formats.json_names import NamePlan, first_of, plan_names
@@ -78,21 +78,34 @@ class EventPlan:
         for column, values in defaults.items():
             if column not in self.left:
                 found[column] = first_of([each for each in values if each is not None], rows)
-        if "event_time" not in self.left:
-            times = [found.get("event_time"), found.get("start_time")]
-            of_data = [each for each in times if each is not None]
-            found["event_time"] = self._times(envelopes.values("time"), of_data, rows)
         return found
 
-    def _times(self, time: pa.Array, of_data: list[pa.Array], rows: int) -> pa.Array:
-        """Return the time of the envelope, or where it has none one of the data."""
-        if self.context.time_format is None or not time.null_count < rows:
-            return first_of([time, *of_data], rows)
-        # The format given is that of the data; the envelope's time is as its standard says.
-        read = [
-            parse_times(each, self.context.timezone, self.context.time_format) for each in of_data
-        ]
-        return pc.coalesce(parse_times(time), *read)
+    def times_of(
+        self, envelopes: Envelopes, columns: dict[str, pa.Array], rows: int
+    ) -> dict[int, str]:
+        """Put the times of the envelopes, or where there is none of the data, into the columns.
+
+        Returns:
+            Row -> reason, of times that can't be read.
+        """
+        if "event_time" in self.left:
+            return {}
+        raw = envelopes.values("time")
+        # The envelope's time is as its standard says; a format that is given is that of the data.
+        times = parse_times(raw)
+        unread = unread_times("time", raw, times, None, "; CloudEvents have RFC 3339 there")
+        of_data = [columns[name] for name in TIMES if name in columns]
+        if of_data and times.null_count:
+            form = self.context.time_format
+            raw_data = first_of(of_data, rows)
+            read = parse_times(raw_data, self.context.timezone, form)
+            envelope_has = present(raw)
+            for row, reason in unread_times("event_time", raw_data, read, form).items():
+                if not envelope_has[row]:
+                    unread[row] = reason
+            times = pc.if_else(pa.array(envelope_has), times, read)
+        columns["event_time"] = times
+        return unread
 
     def skipped(self, envelopes: Envelopes, arrays: Mapping[str, pa.Array], rows: int) -> Mask:
         """Say which events a mapping skips, by their data or by `ce:` names."""

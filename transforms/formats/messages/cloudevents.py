@@ -294,12 +294,20 @@ def _events(
     columns = plan.columns(envelopes, arrays, len(lines))
     items = plan.items(envelopes, arrays, len(lines))
     skipped = good & plan.skipped(envelopes, arrays, len(lines))
-    good = good & ~skipped
+    attributes = replay_attributes(FORMAT.name, context)
+    unread = {
+        int(lines[row]): reason
+        for row, reason in plan.times_of(envelopes, columns, len(lines)).items()
+        if good[row] and not skipped[row]
+    }
+    dead = [
+        (row, texts.failure(row, "BadTime", reason, attributes)) for row, reason in unread.items()
+    ]
+    good = good & ~skipped & ~np.isin(lines, list(unread))
     if not good.all():
         taken = pa.array(np.flatnonzero(good))
         columns = {name: array.take(taken) for name, array in columns.items()}
         items = {name: array.take(taken) for name, array in items.items()}
         lines = lines[good]
-    attributes = replay_attributes(FORMAT.name, context)
     part = part_of(texts, lines, columns, items, context, attributes)
-    return replace(part, skipped=part.skipped + int(skipped.sum()))
+    return replace(part, dead=[*dead, *part.dead], skipped=part.skipped + int(skipped.sum()))

@@ -204,6 +204,7 @@ def _plain(
         {name: pa.array(values, pa.string()) for name, values in items.items()},
         context,
         attributes,
+        named=False,
     )
 
 

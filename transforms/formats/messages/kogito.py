@@ -313,7 +313,13 @@ def _part(
     else:
         fixed["position"] = offsets
     table, refusals = build_events(
-        columns, len(at), context, fixed, to_attributes(items, len(at)), texts.hashed(at)
+        columns,
+        len(at),
+        context,
+        fixed,
+        to_attributes(items, len(at)),
+        texts.hashed(at),
+        named=False,
     )
     rejected = [
         (rows[r.row], texts.failure(rows[r.row], r.error, r.message, attributes)) for r in refusals

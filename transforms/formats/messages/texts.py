@@ -181,6 +181,7 @@ def part_of(
     items: Mapping[str, Any],
     context: Context,
     attributes: Mapping[str, str],
+    named: bool = True,
 ) -> Part:
     """Make events of texts of one event each.
 
@@ -191,6 +192,7 @@ def part_of(
         items: business item -> array, likewise.
         context: settings.
         attributes: of the failures.
+        named: see `build_events`.
     """
     events, refusals = build_events(
         columns,
@@ -199,6 +201,7 @@ def part_of(
         texts.columns(rows),
         to_attributes(items, len(rows), context),
         texts.hashed(rows),
+        named,
     )
     dead = [
         (int(rows[r.row]), texts.failure(int(rows[r.row]), r.error, r.message, attributes))

@@ -141,7 +141,7 @@ def _part(
     columns["event_id"] = pc.binary_join_element_wise(
         to_text(arrays["partitionId"]), to_text(arrays["position"]), "-"
     )
-    part = part_of(texts, rows, columns, _items(arrays, context), context, attributes)
+    part = part_of(texts, rows, columns, _items(arrays, context), context, attributes, named=False)
     return replace(part, skipped=int(records.sum() - good.sum()))
 
 

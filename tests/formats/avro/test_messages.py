@@ -118,6 +118,21 @@ def test_columns_are_recognised_and_fixed(server: FakeRegistry) -> None:
     assert FORMAT.decode([message(registered(number, step(1)))], fixed).decoded == 1
 
 
+def test_without_a_registry_at_the_start_no_batch_decides_by_itself(server: FakeRegistry) -> None:
+    """An id is seen from several values only: they must not be those of one batch."""
+    fields = [*SCHEMA["fields"], {"name": "event_id", "type": "string"}]
+    schema = {**SCHEMA, "name": "Numbered", "fields": fields}
+    number = server.register(schema)
+    fixed, _ = FORMAT.recognise([registered(9, step(0))], Context(avro=AvroSettings(server.url)))
+    sent = [registered(number, step(i, event_id=f"E{i % 2}"), schema) for i in range(4)]
+    whole = FORMAT.decode([message(each) for each in sent], fixed).events["event_id"].to_pylist()
+    alone = [
+        FORMAT.decode([message(each)], fixed).events["event_id"].to_pylist()[0] for each in sent
+    ]
+    assert len(set(whole)) == 4
+    assert alone == whole
+
+
 @pytest.mark.parametrize(
     ("payload", "error", "reason"),
     [

@@ -82,7 +82,8 @@ class AvroFormat:
         """Fix the columns of a stream by the messages whose schemas are known."""
         lines = self._lines(payloads, context)
         if not lines:
-            return context, ()
+            # As of a topic that nothing is known of: no batch may decide by itself.
+            return replace(context, own_names=True), ()
         return JSON.recognise(lines, context)
 
     def mapping_of(self, sample: InputFile | Sequence[bytes], context: Context) -> ColumnMap | None:

@@ -106,9 +106,10 @@ def of_inspect(program: str) -> str:
             "",
             *wrapped(
                 "The first messages of an input: the format they are taken for, where each event "
-                "column comes from, and the events that they become, or the reason why one is a "
-                "dead letter. Nothing is consumed: no offsets are committed. The other options of "
-                "a pipeline may stand, so that a command can be tried as it is."
+                "column comes from, and the events that they become, or that one is skipped, or "
+                "the reason why it is a dead letter. Nothing is consumed: no offsets are "
+                "committed. The other options of a pipeline may stand, so that a command can be "
+                "tried as it is."
             ),
             "",
             "Examples",
@@ -119,7 +120,11 @@ def of_inspect(program: str) -> str:
             "",
             *pairs(
                 [
-                    ("--messages N", "so many of each topic, or of all files (default: 5)"),
+                    (
+                        "--messages N",
+                        "so many of each topic, or of all files (default: 5); at least one of "
+                        "each format",
+                    ),
                     ("--json", "for machines: one object, on standard output"),
                 ]
             ),

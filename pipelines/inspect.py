@@ -8,94 +8,34 @@ Nothing is consumed and nothing written: files are read, topics are read without
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError
 
 from pipelines import brokers
 from pipelines.exit_codes import ExitCode, RunError
-from pipelines.origins import Origin, origins_of
-from pipelines.output import one_line
-from pipelines.paths import with_top_level
+from pipelines.inspect_files import look_at_files
+from pipelines.inspect_seen import (
+    WITHHELD,
+    Kind,
+    Look,
+    Seen,
+    deal,
+    reasons_of,
+    rows_of,
+    shown,
+    status_of,
+)
+from pipelines.origins import Origin, filled, is_silent, origins_of
 from pipelines.settings import Settings
-from schemas.events import EVENT_SCHEMA
 from transforms.decode_messages import refuse
 from transforms.formats import registry
-from transforms.formats.base import (
-    Context,
-    Decoded,
-    Failure,
-    Format,
-    InputFile,
-    Message,
-    MessageBatch,
-)
-from transforms.formats.line_blocks import join_decoded
-from transforms.formats.messages.files import has_lines
-from transforms.formats.messages.form import JsonForm
-from transforms.mask import Masking, mask_events, mask_failure, masking
-from transforms.sources.files import Unit, open_file, read_unit
-from transforms.sources.matching import match
-from transforms.topics import TopicPlan, decode_topic, plan_topic
-
-MOST_FILES = 100
-"""Files that are looked into, at most: an archive may have a message in each."""
-
-SHOWN_BYTES = 2_000
-"""Bytes of a message that are shown, at most."""
-
-WITHHELD = "withheld because of --mask"
-WITHHELD_WARNINGS = f"warnings are {WITHHELD}; look without it to see them"
-
-_LEFT_OUT = ("log", "truncated", "source", "source_offset", "record_time")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A message, and what became of it.
-
-    Attributes:
-        place: where it is.
-        payload: its first bytes; None where the format does not keep them.
-        attributes: its headers.
-        status: decoded, skipped, dead, or rejected where only some of its events were refused.
-        events: the events found in it, without the columns that have no value.
-        reasons: (class of the error, why) of each dead letter.
-    """
-
-    place: str
-    payload: str | None
-    attributes: dict[str, str]
-    status: str
-    events: list[dict[str, Any]]
-    reasons: list[tuple[str, str]]
-
-
-@dataclass
-class Look:
-    """What was seen of a topic or of a file.
-
-    Attributes:
-        name: its path or topic.
-        format: that it was taken for; empty if for none.
-        chosen: whether `--format` says so.
-        origins: where each event column comes from.
-        messages: the first ones.
-        warnings: sentences.
-        counts: messages by what became of them, of all that were decoded for this look.
-    """
-
-    name: str
-    format: str
-    chosen: bool
-    origins: list[Origin] = field(default_factory=list)
-    messages: list[Seen] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+from transforms.formats.base import Decoded, Failure, Message, MessageBatch
+from transforms.formats.line_blocks import join_decoded, join_events
+from transforms.mask import Masking, masking
+from transforms.topics import Share, TopicPlan, decode_topic, plan_topic
 
 
 def look(settings: Settings, most: int) -> list[Look]:
@@ -103,14 +43,14 @@ def look(settings: Settings, most: int) -> list[Look]:
 
     Args:
         settings: of the run, with its input.
-        most: messages of each topic, and of all files together.
+        most: messages of each topic, and of all files together; more if there are more formats.
 
     Raises:
         RunError: there is no such input, or a broker does not answer.
     """
     hidden = masking(settings.mask, settings.items, settings.mask_key) if settings.mask else None
     if not settings.sources:
-        return list(_files(settings, most, hidden))
+        return look_at_files(settings, most, hidden)
     found: list[Look] = []
     for address in settings.sources:
         topics = brokers.topics_of(address)
@@ -135,21 +75,73 @@ def look_at_topic(
         topic: its name.
         messages: its first ones, more than are shown.
         settings: of the run.
-        most: how many are shown.
+        most: how many are shown, dealt out among the formats; more if there are more of these.
         hidden: what is masked.
     """
     plan, warnings = plan_topic(messages, settings.format, settings.context())
-    found = Look(topic, plan.format if plan else "", settings.format != "auto")
-    found.warnings = list(warnings)
-    if plan is not None:
-        form = registry.get(plan.format)
-        payloads = [message.payload for message in messages]
-        found.origins = origins_of(form, payloads, settings, settings.context())
-    for message in messages[:most]:
+    found = Look(topic, settings.format != "auto", warnings=list(warnings))
+    if not messages:
+        return found
+    shares = decode_topic(batch_of(messages), plan, settings.format, settings.context())
+    for share in shares:
+        decoded, early = _judged(share, settings)
+        found.count(decoded, len(early))
+    found.kinds = _kinds(shares, plan, settings)
+    formats = _formats(shares, found.format)
+    rows: dict[str, list[int]] = {}
+    for row, message in enumerate(messages):
+        rows.setdefault(formats[message.place], []).append(row)
+    dealt = deal({name: len(own) for name, own in rows.items()}, most, list(rows))
+    for row in sorted(row for name, own in rows.items() for row in own[: dealt[name]]):
+        message = messages[row]
         decoded, early = _decode(message, plan, settings)
-        _count(found, decoded)
-        found.messages.append(_seen(message, decoded, early, hidden))
+        found.messages.append(_seen(message, decoded, early, formats[message.place], hidden))
     return found
+
+
+def _formats(shares: Sequence[Share], main: str) -> dict[str, str]:
+    """Return the format of each message, by its place; blank ones are of the main one."""
+    found: dict[str, str] = {}
+    for share in shares:
+        name = share.plan.format if share.plan is not None else ""
+        if not name and not share.decoded.failures:
+            name = main
+        found.update((message.place, name) for message in share.messages)
+    return found
+
+
+def _kinds(shares: Sequence[Share], plan: TopicPlan | None, settings: Settings) -> list[Kind]:
+    """Return the formats of a topic's messages, that which it is taken for first."""
+    planned = [] if plan is None else [plan.format, *plan.others]
+    by_name: dict[str, list[Share]] = {name: [] for name in planned}
+    for share in shares:
+        if share.plan is not None:
+            by_name.setdefault(share.plan.format, []).append(share)
+        elif share.decoded.failures:
+            by_name.setdefault("", []).append(share)
+    ordered = sorted(by_name.items(), key=lambda each: not each[0])  # what is unknown comes last
+    return [_kind(name, own, settings) for name, own in ordered if own]
+
+
+def _kind(name: str, shares: Sequence[Share], settings: Settings) -> Kind:
+    messages = [message for share in shares for message in share.messages]
+    found = Kind(name, len(messages))
+    if name:
+        form, context = registry.get(name), settings.context()
+        if is_silent(form):
+            events = join_events([share.decoded.events for share in shares])
+            found.origins = filled(form, events, settings, context)
+        else:
+            payloads = [message.payload for message in messages]
+            found.origins = origins_of(form, payloads, settings, context)
+    return found
+
+
+def _judged(share: Share, settings: Settings) -> tuple[Decoded, list[Failure]]:
+    """Refuse events as a stream does."""
+    if share.plan is None:
+        return share.decoded, []
+    return refuse(share, settings.max_future_ms)
 
 
 def _decode(
@@ -157,15 +149,8 @@ def _decode(
 ) -> tuple[Decoded, list[Failure]]:
     """Decode a message as the stream would, which looks at the format of each."""
     shares = decode_topic(batch_of([message]), plan, settings.format, settings.context())
-    parts: list[Decoded] = []
-    early: list[Failure] = []
-    for share in shares:
-        decoded = share.decoded
-        if share.plan is not None:
-            decoded, refused = refuse(share, settings.max_future_ms)
-            early += refused
-        parts.append(decoded)
-    return join_decoded(parts), early
+    judged = [_judged(share, settings) for share in shares]
+    return join_decoded([decoded for decoded, _ in judged]), [f for _, each in judged for f in each]
 
 
 def batch_of(messages: Sequence[Message]) -> MessageBatch:
@@ -180,184 +165,27 @@ def batch_of(messages: Sequence[Message]) -> MessageBatch:
 
 
 def _seen(
-    message: Message, decoded: Decoded, early: Sequence[Failure], hidden: Masking | None
+    message: Message,
+    decoded: Decoded,
+    early: Sequence[Failure],
+    format_: str,
+    hidden: Masking | None,
 ) -> Seen:
     failures = [*decoded.failures, *early]
-    status = "skipped"
+    status = status_of(decoded.events.num_rows, len(failures))
     if decoded.dead:
         status = "dead"
-    elif failures:
-        status = "rejected" if decoded.events.num_rows else "dead"
-    elif decoded.decoded:
-        status = "decoded"
+    elif not failures and not decoded.decoded:
+        status = "skipped"
     return Seen(
         message.place,
-        _shown(message.payload) if hidden is None else WITHHELD,
+        shown(message.payload) if hidden is None else WITHHELD,
         dict(message.attributes) if hidden is None else {},
         status,
-        _rows(decoded.events, hidden),
-        _reasons(failures, hidden),
+        rows_of(decoded.events, hidden),
+        reasons_of(failures, hidden),
+        format_,
     )
-
-
-def _files(settings: Settings, most: int, hidden: Masking | None) -> Iterator[Look]:
-    """Look at files until enough messages were seen; those of one format and mapping as one."""
-    try:
-        files, unseen = match(with_top_level(settings.input))
-    except (BeamIOError, OSError, ValueError) as error:
-        raise RunError(ExitCode.NO_INPUT, f"--input can't be read: {one_line(error)}") from None
-    if not files:
-        text = f"no file matches --input {', '.join(map(repr, settings.input))}"
-        raise RunError(ExitCode.NO_INPUT, text)
-    left = most
-    for number, (path, size) in enumerate(files[:MOST_FILES]):
-        file, head = open_file(path, size)
-        form: Format | None = None
-        if settings.format != "auto":
-            form = registry.get(settings.format)
-        elif head:
-            form = registry.detect(head, path)
-        found = Look(file.path, form.name if form else "", settings.format != "auto")
-        context = settings.context()
-        if number == 0:
-            found.warnings += unseen
-        if form is not None and head:
-            found.origins = origins_of(form, file, settings, context)
-        _read(found, file, path, size, context, left, settings.format, hidden)
-        if hidden is not None and "source" in hidden.columns:
-            found.name = hidden.token(found.name.encode())
-        if hidden is not None and found.warnings:
-            found.warnings = [WITHHELD_WARNINGS]
-        yield found
-        left -= len(found.messages)
-        if left <= 0:
-            return
-
-
-def _read(
-    found: Look,
-    file: InputFile,
-    path: str,
-    size: int,
-    context: Context,
-    most: int,
-    format_name: str,
-    hidden: Masking | None,
-) -> None:
-    """Read a file, as far as its first messages go."""
-    name = "" if format_name == "auto" else format_name
-    unit = Unit(0, ((path, size, name, 0, None),))
-    messages: dict[str, Seen] = {}
-    for decoded in read_unit(unit, context):
-        _count(found, decoded)
-        found.warnings += [w for w in decoded.warnings if w not in found.warnings]
-        for item, count in decoded.unfit.items():
-            found.warnings.append(f"item {item}: not of its type and left out: {count:,}")
-        for seen in _of_file(decoded, file, found.format, most, hidden):
-            messages.setdefault(seen.place, seen)
-        if len(messages) >= most:
-            break
-    found.messages = list(messages.values())[:most]
-
-
-def _of_file(
-    decoded: Decoded, file: InputFile, format_: str, most: int, hidden: Masking | None
-) -> list[Seen]:
-    """Return the first messages of a batch: what its events and failures say of them."""
-    events = decoded.events.slice(0, 50 * most)
-    places = zip(events["source"].to_pylist(), events["source_offset"].to_pylist(), strict=True)
-    rows_at: dict[tuple[str, int], list[int]] = {}
-    for row, at in enumerate(places):
-        rows_at.setdefault(at, []).append(row)
-    wrong: dict[str, list[Failure]] = {}
-    for failure in decoded.failures[: 50 * most]:
-        wrong.setdefault(failure.source, []).append(failure)
-    ordered: dict[str, tuple[int, int]] = {}
-    for number, (source, offset) in enumerate(rows_at):
-        ordered[f"{source}:{offset}"] = (offset, number)
-    for number, source in enumerate(wrong):
-        tail = source.rpartition(":")[2]
-        ordered.setdefault(source, (int(tail) if tail.isdecimal() else -1, number))
-    found = []
-    lines = _in_lines(file, format_) if rows_at else False
-    by_name = {f"{source}:{offset}": rows for (source, offset), rows in rows_at.items()}
-    for place in sorted(ordered, key=ordered.__getitem__)[:most]:
-        rows, failures = by_name.get(place, []), wrong.get(place, [])
-        payload: str | None = _shown(failures[0].payload) if failures else None
-        if payload is None and lines:
-            payload = _line(file, ordered[place][0])
-        elif payload is None and file.whole is not None and len(ordered) == 1:
-            payload = _shown(file.whole)
-        taken = decoded.events.take(pa.array(rows, pa.int64()))
-        status = "decoded" if not failures else "rejected" if rows else "dead"
-        found.append(
-            Seen(
-                place if hidden is None else _hidden_place(place, hidden),
-                payload if hidden is None else WITHHELD,
-                {},
-                status,
-                _rows(taken, hidden),
-                _reasons(failures, hidden),
-            )
-        )
-    return found
-
-
-def _in_lines(file: InputFile, format_: str) -> bool:
-    """Say whether the events of a file have the places of its lines."""
-    if file.compressed or not format_:
-        return False
-    return format_ == "json_lines" or (
-        isinstance(registry.get(format_), JsonForm) and has_lines(file)
-    )
-
-
-def _hidden_place(place: str, hidden: Masking) -> str:
-    return mask_failure(Failure(b"", place, "", ""), hidden).source
-
-
-def _line(file: InputFile, offset: int) -> str | None:
-    """Return the line that begins at a place of a file."""
-    with file.opener() as stream:
-        stream.seek(offset)
-        return _shown(stream.readline(SHOWN_BYTES + 1).rstrip(b"\r\n"))
-
-
-def _count(found: Look, decoded: Decoded) -> None:
-    for name in ("decoded", "skipped", "dead", "rejected"):
-        found.counts[name] = found.counts.get(name, 0) + getattr(decoded, name)
-
-
-def _rows(events: pa.Table, hidden: Masking | None) -> list[dict[str, Any]]:
-    if hidden is not None and events.num_rows:
-        events = mask_events(events, hidden)
-    names = [name for name in EVENT_SCHEMA.names if name not in _LEFT_OUT]
-    rows = []
-    for row in events.select(names).to_pylist():
-        row["attributes"] = dict(row["attributes"] or ())
-        rows.append({name: value for name, value in row.items() if value not in (None, {})})
-    return rows
-
-
-def _reasons(failures: Sequence[Failure], hidden: Masking | None) -> list[tuple[str, str]]:
-    if hidden is not None:
-        failures = [mask_failure(each, hidden) for each in failures]
-    return [(each.error, each.message) for each in failures]
-
-
-def _shown(payload: bytes) -> str:
-    """Return the beginning of a message: text, or the hexadecimal digits of what is none."""
-    head = payload[:SHOWN_BYTES]
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        # A character that the cut went through is not the message's fault.
-        if error.start < len(head) - 3 or len(payload) <= SHOWN_BYTES:
-            return "0x" + head[:64].hex() + ("..." if len(payload) > 64 else "")
-        text = head[: error.start].decode()
-    if any(ord(c) < 32 and c not in "\t\r\n" for c in text):
-        return "0x" + head[:64].hex() + ("..." if len(payload) > 64 else "")
-    return text + ("..." if len(payload) > SHOWN_BYTES else "")
 
 
 def as_json(found: Sequence[Look]) -> bytes:
@@ -367,12 +195,19 @@ def as_json(found: Sequence[Look]) -> bytes:
             "input": each.name,
             "format": each.format or None,
             "detected": not each.chosen,
-            "mapping": [
-                {"column": o.column, "from": o.source or None, "how": o.how} for o in each.origins
+            "mapping": _mapping(each.origins),
+            "formats": [
+                {
+                    "format": kind.format or None,
+                    "messages": kind.messages,
+                    "mapping": _mapping(kind.origins),
+                }
+                for kind in each.kinds
             ],
             "messages": [
                 {
                     "place": m.place,
+                    "format": m.format or None,
                     "payload": m.payload,
                     "attributes": m.attributes,
                     "status": m.status,
@@ -388,3 +223,7 @@ def as_json(found: Sequence[Look]) -> bytes:
     ]
     option = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z
     return orjson.dumps({"inputs": inputs}, option=option)
+
+
+def _mapping(origins: Sequence[Origin]) -> list[Mapping[str, Any]]:
+    return [{"column": o.column, "from": o.source or None, "how": o.how} for o in origins]

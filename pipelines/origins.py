@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.settings import Settings
 from schemas.events import EVENT_SCHEMA
+from transforms.arrays import conform
+from transforms.formats.assemble import file_event_ids
 from transforms.formats.base import Context, Format, InputFile, Mapped
 from transforms.formats.columns import KNOWN, REQUIRED, ColumnMap
 from transforms.formats.mapping.rules import Rule
@@ -38,6 +43,9 @@ def origins_of(
         sample: a file, or the first messages.
         settings: of the run: what the options say.
         context: of the run: with the mapping of `--mapping`.
+
+    Returns:
+        Origins; of a format that `is_silent` those that options name, and `filled` says more.
     """
     mapped = form.mapping_of(sample, context) if isinstance(form, Mapped) else None
     if mapped is not None:
@@ -53,14 +61,70 @@ def origins_of(
         for column in EVENT_SCHEMA.names
         if column in known or column in given
     ]
-    if not known:
-        found.append(Origin("all columns", "", f"the format, {form.name}, alone knows"))
     types = context.item_types
     found += [
         Origin(f"attributes.{item}", item, f"--items{_type(types.get(item))}")
         for item in context.items
     ]
     return found
+
+
+def is_silent(form: Format) -> bool:
+    """Say whether a format does not tell what its columns are made of."""
+    return not isinstance(form, Mapped) and not getattr(form, "origins", {})
+
+
+def filled(form: Format, events: pa.Table, settings: Settings, context: Context) -> list[Origin]:
+    """Return which event columns have values: what can be told of a format that `is_silent`.
+
+    Args:
+        form: the format.
+        events: rows of `EVENT_SCHEMA` that it has made of some messages.
+        settings: of the run: what the options say.
+        context: of the run: with its items.
+    """
+    given = dict(settings.columns)
+    total = events.num_rows
+    if not total:
+        how = f"the format, {form.name}, alone knows, and no event was decoded"
+        return [Origin("all columns", "", how)]
+    found = []
+    for column in [name for name in EVENT_SCHEMA.names if name in KNOWN]:
+        how = _filling(total - events[column].null_count, total)
+        how = f"{'--columns' if column in given else f'the format, {form.name}'}: {how}"
+        # These two always have a value, whether a message holds one or not.
+        if column == "event_id" and _are_hashes(events):
+            how = "none: the hash of case, time, activity and place"
+        elif column == "event_id" and events["record_time"].null_count < total:
+            how += ", by a hash where a message has none"
+        elif column == "state" and _text(events[column]).equals(_text(events["activity"])):
+            how = "none: the activity"
+        found.append(Origin(column, given.get(column, ""), how))
+    for item in context.items:
+        values = pc.map_lookup(events["attributes"], item, "first")
+        how = _filling(total - values.null_count, total)
+        kind = _type(context.item_types.get(item))
+        found.append(Origin(f"attributes.{item}", item, f"--items{kind}: {how}"))
+    return found
+
+
+def _filling(some: int, total: int) -> str:
+    if total == 1:
+        return "filled in the one event" if some else "never filled in the one event"
+    if not some:
+        return f"never filled in these {total:,} events"
+    return f"filled in {'all' if some == total else f'{some:,} of'} {total:,} events"
+
+
+def _are_hashes(events: pa.Table) -> bool:
+    """Say whether ids are those that events of a file have which come without one."""
+    names = ("case_id", "event_time", "activity", "position")
+    arrays = {name: conform(events[name], EVENT_SCHEMA.field(name).type) for name in names}
+    return bool(conform(events["event_id"], pa.string()).equals(file_event_ids(arrays)))
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string())
 
 
 def _mapped(mapped: ColumnMap, settings: Settings, context: Context) -> list[Origin]:

@@ -245,7 +245,7 @@ def build_events(
         fixed: event columns that the format itself knows (position, source, ...).
         attributes: map<string,string> of business items.
         payloads: binary; where not null, a missing event id is hashed from it (broker messages).
-        named: `--columns` may say where columns are; not in formats that know it alone.
+        named: `--columns` and `--mapping` may say where columns are; not in formats that know it.
 
     Returns:
         The event table of the rows that are events, and the other rows, in order.
@@ -262,7 +262,7 @@ def build_events(
         for row, value in zip(new, shown, strict=True):
             refused[row] = Refusal(row, error, message.format(str(value)[:100]))
 
-    rules = context.mapping.columns if context.mapping is not None else {}
+    rules = context.mapping.columns if context.mapping is not None and named else {}
     if rules:
         found = mapped_columns(found, rules, rows, to_text)
     cases, no_case = _required_text(found.get("case_id"), rows)

@@ -10,6 +10,9 @@ import pytest
 
 from tests.formats.avro.records import encoded, schema_text, step
 from tests.formats.files import rows
+from tests.formats.messages.builder import zeebe
+from tests.formats.messages.test_imixs_outbox import record
+from tests.formats.messages.test_kogito import node
 from transforms.formats.avro.messages import given_schema
 from transforms.formats.avro.settings import AvroSettings
 from transforms.formats.base import Context, Message, MessageBatch
@@ -17,6 +20,9 @@ from transforms.formats.json_lines import FORMAT as JSON_LINES
 from transforms.formats.mapping.context import with_mapping
 from transforms.formats.mapping.document import read_mapping
 from transforms.formats.messages.cloudevents import FORMAT
+from transforms.formats.messages.imixs_outbox import FORMAT as OUTBOX
+from transforms.formats.messages.kogito import FORMAT as KOGITO
+from transforms.formats.messages.zeebe import FORMAT as ZEEBE
 from transforms.topics import decode_topic, plan_topic
 
 NOW = 1_709_546_400_000_000
@@ -155,3 +161,15 @@ def test_messages_by_their_own_names_are_mapped() -> None:
     ]
     assert [each.decoded for each in alone] == [1, 0, 0, 1]
     assert [each.skipped for each in alone] == [0, 1, 0, 0]
+
+
+def test_formats_that_know_their_columns_are_not_mapped() -> None:
+    """A topic of several formats has one mapping; what Zeebe says is not replaced by it."""
+    payloads = [zeebe({"processInstanceKey": 5}), node(1), record()]
+    for form, payload in zip((ZEEBE, KOGITO, OUTBOX), payloads, strict=True):
+        [bare], [mapped] = (
+            form.decode([Message(payload, "t/0", 0, {}, NOW)], each).events.to_pylist()
+            for each in (Context(), context())
+        )
+        # The mapping's items are sought in all.
+        assert {**mapped, "attributes": None} == bare, form.name

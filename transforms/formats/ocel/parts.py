@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -209,7 +209,7 @@ def decode_part(
         item: values for item in context.items if (values := picked.values((item,))) is not None
     }
     table, refusals = build_events(
-        found, rows, replace(context, mapping=None), fixed, to_attributes(items, rows), named=False
+        found, rows, context, fixed, to_attributes(items, rows), named=False
     )
     wrong = {int(at[r.row]): (r.error, r.message) for r in reversed(refusals)}
     for number, ids in unknown.items():

@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipelines import dataflow, flink_options, prism, prism_engine
+from pipelines.bundle_ends import wait_less
 from pipelines.engine import FN_API_RUNNERS
 
 _ANY = ("direct", "directrunner", "switchingdirectrunner")
@@ -80,6 +81,7 @@ def make_runner(engine: StreamEngine, flags: PipelineOptions) -> Any:
         return LabelledFlinkRunner()
     if not engine.local:
         return engine.runner
+    wait_less()
     flags.view_as(SetupOptions).save_main_session = False
     if flags.view_as(WorkerOptions).default_sdk_harness_log_level is None:
         flags.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"

@@ -38,9 +38,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     _import(sys.argv[1:])
 
-    from pipelines.memory import spare_collections  # noqa: PLC0415 (needs the path)
+    from pipelines.bundle_ends import wait_less  # noqa: PLC0415 (needs the path)
+    from pipelines.memory import spare_collections  # noqa: PLC0415
 
     spare_collections()
+    wait_less()
     orders = sys.stdin.buffer.read()
     if not orders:
         os._exit(0)

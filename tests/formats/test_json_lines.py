@@ -433,3 +433,59 @@ def test_lines_do_not_depend_on_how_they_are_cut(
     assert cut.events.to_pylist() == expected
     assert [(f.payload, f.source, f.error) for f in cut.failures] == failed
     assert cut.skipped == blank
+
+
+SHAPES = [
+    {"case_id": "a", "timestamp": "2024-01-01T00:00Z", "activity": "open", "event_id": "E1"},
+    {"caseId": "b", "eventTime": "2024-01-01T01:00Z", "activityName": "paid", "user": "kim"},
+    {"case": "c", "start": "2024-01-01T02:00Z", "task": "sent", "cost": 5},
+]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 0, 1), (2, 2, 2)])
+def test_objects_of_several_shapes_are_read_by_their_own_names(order: tuple[int, ...]) -> None:
+    """In files and in topics, whichever comes first."""
+    lines = [json.dumps(SHAPES[which]).encode() for which in order]
+    context = Context(items=("cost",))
+    decoded = read_all(FORMAT, memory_file(b"\n".join(lines)), context)
+    wanted = [("open", "a", "00"), ("paid", "b", "01"), ("sent", "c", "02")]
+    found = [
+        (e["activity"], e["case_id"], e["event_time"].isoformat()[11:13])
+        for e in decoded.events.to_pylist()
+    ]
+    assert found == [wanted[which] for which in order]
+    assert decoded.dead == 0
+    fixed, warnings = FORMAT.recognise(lines, context)
+    assert bool(warnings) == (len(set(order)) > 1) == bool(decoded.warnings)
+    messages = [Message(line, "t/0", i, {}, 1_724_760_000_000_000) for i, line in enumerate(lines)]
+    streamed = FORMAT.decode(messages, fixed).events
+    columns = ("case_id", "activity", "event_time", "actor", "attributes")
+    assert rows(streamed, *columns) == rows(decoded.events, *columns)
+
+
+def test_a_shape_that_is_no_event_either_way_changes_nothing() -> None:
+    lines = [json.dumps(SHAPES[0]), '{"caseId": "b", "note": "no time"}', '{"hello": "world"}']
+    decoded = read_all(FORMAT, memory_file("\n".join(lines).encode()), Context())
+    assert (decoded.decoded, decoded.dead, decoded.warnings) == (1, 2, ())
+    assert decoded.events["event_id"].to_pylist() == ["E1"]
+
+
+@pytest.mark.parametrize("long", [1_000, 300_000, 1_500_000])
+@pytest.mark.parametrize("blank", [b"", b"\n\n"])
+def test_a_long_first_line_tells_its_columns(long: int, blank: bytes) -> None:
+    """Longer than what columns are recognised from."""
+    lines = [
+        {**SHAPES[0], "text": "x" * long},
+        *({**SHAPES[0], "event_id": f"F{i}"} for i in (1, 2)),
+    ]
+    body = blank + b"\n".join(json.dumps(each).encode() for each in lines)
+    decoded = read_all(FORMAT, memory_file(body), Context())
+    assert decoded.events["event_id"].to_pylist() == ["E1", "F1", "F2"]
+
+
+def test_a_first_line_that_is_too_long_is_dead_alone() -> None:
+    lines = [{**SHAPES[0], "text": "x" * 700_000}, {**SHAPES[0], "event_id": "F1"}]
+    body = b"\n".join(json.dumps(each).encode() for each in lines)
+    decoded = read_all(FORMAT, memory_file(body), Context(max_message_bytes=300_000))
+    assert decoded.events["event_id"].to_pylist() == ["F1"]
+    assert [each.error for each in decoded.failures] == ["TooLarge"]

@@ -41,7 +41,7 @@ def test_windows_of_a_stream_are_those_of_files(
         jobs[streams.new_name(name) + "-"] = (engine, asked)
     found = unbounded("analytics", jobs, sent, tmp_path, kafka, topic)
     files = bounded("analytics", ["--runner", "FnApiRunner"], sent, tmp_path / "files", options)
-    for tables in found.values():
+    for job, tables in found.items():
         check_windows(tables, files)
         for table in FOLDED:
-            assert without(tables[table]) == without(files[table]), table
+            assert without(tables[table]) == without(files[table]), (job, table)

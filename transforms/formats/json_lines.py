@@ -64,7 +64,6 @@ from transforms.formats.line_blocks import (
     line_bounds,
     merge,
     read_blocks,
-    read_up_to,
 )
 from transforms.formats.mapping.rules import EventMapping, is_path, path_of
 
@@ -80,19 +79,40 @@ SAMPLE_LINES = 200
 MERGE_MESSAGES = 8_192
 """Small files are joined to batches of about so many messages."""
 
+_SHAPES = (
+    "its objects name their columns differently, so each one's own names count, and an event_id "
+    "that is a UUID or the like (--columns event_id=NAME: any)"
+)
 _BOM = b"\xef\xbb\xbf"
 _AMBIGUOUS = re.compile(r"[.\[]")
 _WIDE = re.compile(r"utf[-_]?(16|32)", re.IGNORECASE)
 
 
+_Columns = dict[str, pa.Array]
+
+
 @dataclass(frozen=True)
 class LinePlan:
-    """What to read of each line: input column -> its path, and which of them are times only."""
+    """What to read of each line.
+
+    Attributes:
+        map: which input columns feed events.
+        paths: input column -> its path.
+        times: input columns that are times only.
+        encoding: of the lines.
+        own: the settings by which each object's own names count (`json_names`), where objects
+            of several shapes have required columns under different names; else None.
+    """
 
     map: ColumnMap
     paths: Mapping[str, Path]
     times: frozenset[str]
     encoding: str
+    own: Context | None = None
+
+    def warnings(self, of: str) -> tuple[str, ...]:
+        """Say what is amiss with the columns of `of`, a file or the like."""
+        return self.map.warnings(of) if self.own is None else (f"{of}: {_SHAPES}",)
 
 
 class JsonLines:
@@ -137,7 +157,10 @@ class JsonLines:
         self, payloads: Sequence[bytes], context: Context
     ) -> tuple[Context, tuple[str, ...]]:
         """Fix the columns; whether one is an id or a number is never guessed again."""
-        found = plan_lines(payloads, context).map
+        plan = plan_lines(payloads, context)
+        if plan.own is not None:
+            return plan.own, plan.warnings("the topic")
+        found = plan.map
         # A column that none of them has may come later, under its own name.
         taken = {"event_id", *INTEGERS, *found.columns.values()}
         if context.mapping is not None:
@@ -165,17 +188,13 @@ class JsonLines:
         data, starts, ends, several = as_lines(bodies)
         lines_of = (data, starts, ends)
         plan = _fixed_plan(context)
+        warnings: tuple[str, ...] = ()
         if plan is None and context.own_names:
-            by_names, found = _read_by_names(lines_of, context, several)
-            found = without_skipped(by_names, found, context.mapping)
-            columns = by_names.event_columns(found.arrays, len(found.lines))
-            items = by_names.item_columns(found.arrays, len(found.lines))
-            warnings: tuple[str, ...] = ()
+            columns, items, found = _read_by_names(lines_of, context, several)
         else:
             plan = plan or plan_lines(texts_of(bodies), context)
-            found = _read(*lines_of, plan, context, several)
-            columns, items = _event_columns(found, plan), _items(found, plan)
-            warnings = plan.map.warnings("messages") if messages else ()
+            columns, items, found = _read(*lines_of, plan, context, several)
+            warnings = plan.warnings("messages") if messages else ()
         lines = found.lines.tolist()
         taken: Sequence[Message]
         if batch is not None:
@@ -234,7 +253,7 @@ def _read_span(
             blank = bool(head) and not head.strip()
             plans[file.path] = plan_lines(_head_lines(head), context)
         plan = plans[file.path]
-        warnings = (f"{file.path} is empty",) if blank else plan.map.warnings(file.path)
+        warnings = (f"{file.path} is empty",) if blank else plan.warnings(file.path)
         for block in itertools.chain([first], [] if second is None else [second], blocks):
             if isinstance(block, Rest):
                 yield Decoded(
@@ -246,13 +265,18 @@ def _read_span(
 
 
 def _read_head(file: InputFile, context: Context) -> bytes:
+    """Return the first lines of a file, one at least, without those that are too large."""
     with file.opener() as stream:
         # What cannot be read is reported when the span itself is.
-        return read_up_to(_utf8(stream, context), HEAD_BYTES)[0]
+        blocks = read_blocks(_utf8(stream, context), HEAD_BYTES, context.max_message_bytes)
+        return next((each.data for each in blocks if isinstance(each, Block)), b"")
 
 
 def _head_lines(head: bytes) -> list[bytes]:
-    head = head[:HEAD_BYTES].removeprefix(_BOM).lstrip()
+    """Return the first lines; one at least is whole."""
+    head = head.removeprefix(_BOM).lstrip()
+    first = head.find(b"\n")
+    head = head[: max(HEAD_BYTES, len(head) if first < 0 else first)]
     return head.split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]
 
 
@@ -318,7 +342,33 @@ def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
     paths = {n: (n,) if n in known else path_of(n) for n in mapped.inputs}
     others = {n for c, n in mapped.columns.items() if c not in TIMES} | set(mapped.items.values())
     others |= set(mapped.conditions)
-    return LinePlan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding)
+    own = None
+    if _differ(rows, mapped, context):
+        numbers = {c: mapped.columns.get(c, "") for c in INTEGERS}
+        own = replace(context, columns={**numbers, **context.columns}, own_names=True)
+    return LinePlan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding, own)
+
+
+def _differ(rows: Sequence[Mapping[str, Any]], mapped: ColumnMap, context: Context) -> bool:
+    """Say whether an object is no event by the columns of all, but may be one by its own names."""
+    sought = [c for c in REQUIRED if c in mapped.columns and c not in context.columns]
+    if context.mapping is not None:
+        sought = [c for c in sought if c not in context.mapping.columns]
+    for row in rows:
+        lacking = [c for c in sought if row.get(mapped.columns[c]) in (None, "")]
+        if not lacking:
+            continue
+        # As a value that is no time or number counts too: only names are compared.
+        plan = plan_names(row, context.columns, (), (), context.mapping)
+        if all(any(row.get(name) not in (None, "") for name in _own(plan, c)) for c in lacking):
+            return True
+    return False
+
+
+def _own(plan: NamePlan, column: str) -> tuple[str, ...]:
+    """Return the names that an object has for a column; of a start alone, where it counts."""
+    found = plan.columns.get(column, ())
+    return (*found, *plan.columns.get("start_time", ())) if column == "event_time" else found
 
 
 def _decode_block(
@@ -358,12 +408,12 @@ def decode_lines(
         attributes: what a replay of one of them needs.
         warnings: sentences for the run's summary.
     """
-    found = _read(data, starts, ends, plan, context)
+    columns, values, found = _read(data, starts, ends, plan, context)
     rows = len(found.lines)
     offsets = pa.array(places[found.lines])
     fixed = {"position": offsets, "source": name_column(path, rows), "source_offset": offsets}
-    items = to_attributes(_items(found, plan), rows, context)
-    events, refusals = build_events(_event_columns(found, plan), rows, context, fixed, items)
+    items = to_attributes(values, rows, context)
+    events, refusals = build_events(columns, rows, context, fixed, items)
     refused = [(int(found.lines[r.row]), r.error, r.message) for r in refusals]
     failures = [
         dead_row(
@@ -385,8 +435,14 @@ def _read(
     plan: LinePlan,
     context: Context,
     apart: Sequence[int] = (),
-) -> LineColumns:
-    """Read lines; those that the mapping skips are counted as blank ones are."""
+) -> tuple[_Columns, _Columns, LineColumns]:
+    """Read lines; those that the mapping skips are counted as blank ones are.
+
+    Returns:
+        Event column -> values, item -> values, and what was read.
+    """
+    if plan.own is not None:
+        return _read_by_names((data, starts, ends), plan.own, apart)
     limit = context.max_message_bytes
     found = read_lines(data, starts, ends, plan.paths, plan.times, plan.encoding, limit, apart)
     skipped = skipped_by(plan.map, found.arrays, len(found.lines), context)
@@ -395,27 +451,24 @@ def _read(
         found.arrays = {name: array.filter(kept) for name, array in found.arrays.items()}
         found.lines = found.lines[~skipped]
         found.blank += int(skipped.sum())
-    return found
+    columns = {column: found.arrays[name] for column, name in plan.map.columns.items()}
+    return columns, {i: found.arrays[name] for i, name in plan.map.items.items()}, found
 
 
 def _read_by_names(
     lines: Lines, context: Context, apart: Sequence[int]
-) -> tuple[NamePlan, LineColumns]:
+) -> tuple[_Columns, _Columns, LineColumns]:
+    """Read lines, each by its own names; returns what `_read` does."""
     encoding, limit = _encoding_of(context), context.max_message_bytes
 
     def read(plan: NamePlan, layouts: list[int]) -> LineColumns:
         return read_lines(*lines, plan.paths, plan.times, encoding, limit, apart, layouts)
 
-    return read_by_names(
+    plan, found = read_by_names(
         lines,
         lambda names: plan_names(names, context.columns, context.items, (), context.mapping),
         read,
     )
-
-
-def _event_columns(found: LineColumns, plan: LinePlan) -> dict[str, pa.Array]:
-    return {column: found.arrays[name] for column, name in plan.map.columns.items()}
-
-
-def _items(found: LineColumns, plan: LinePlan) -> dict[str, pa.Array]:
-    return {item: found.arrays[name] for item, name in plan.map.items.items()}
+    found = without_skipped(plan, found, context.mapping)
+    rows = len(found.lines)
+    return plan.event_columns(found.arrays, rows), plan.item_columns(found.arrays, rows), found

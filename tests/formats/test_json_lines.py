@@ -435,7 +435,7 @@ def test_lines_do_not_depend_on_how_they_are_cut(
     assert cut.skipped == blank
 
 
-SHAPES = [
+SHAPES: list[dict[str, Any]] = [
     {"case_id": "a", "timestamp": "2024-01-01T00:00Z", "activity": "open", "event_id": "E1"},
     {"caseId": "b", "eventTime": "2024-01-01T01:00Z", "activityName": "paid", "user": "kim"},
     {"case": "c", "start": "2024-01-01T02:00Z", "task": "sent", "cost": 5},

@@ -197,6 +197,16 @@ def test_a_time_that_is_none_says_whose_it_is(form: str | None) -> None:
     assert decoded.dead == 4
 
 
+@pytest.mark.parametrize("form", [None, "%d.%m.%Y"])
+def test_a_time_without_a_zone_is_of_the_zone_that_is_given(form: str | None) -> None:
+    """RFC 3339 has one always; what has none is as any other time."""
+    times = ("2024-07-02T03:04:05", "2024-07-02T03:04:05Z")
+    events = [cloud_event(id=each, time=each) for each in times]
+    decoded = decode(FORMAT, *events, context=Context(timezone="Europe/Berlin", time_format=form))
+    hours = [each.isoformat()[11:13] for each in decoded.events["event_time"].to_pylist()]
+    assert hours == ["01", "03"]
+
+
 @pytest.mark.parametrize(
     ("members", "error"),
     [

@@ -92,7 +92,7 @@ class EventPlan:
             return {}
         raw = envelopes.values("time")
         # The envelope's time is as its standard says; a format that is given is that of the data.
-        times = parse_times(raw)
+        times = parse_times(raw, self.context.timezone)
         unread = unread_times("time", raw, times, None, "; CloudEvents have RFC 3339 there")
         of_data = [columns[name] for name in TIMES if name in columns]
         if of_data and times.null_count:

@@ -112,7 +112,7 @@ def _formats(shares: Sequence[Share], main: str) -> dict[str, str]:
 
 def _kinds(shares: Sequence[Share], plan: TopicPlan | None, settings: Settings) -> list[Kind]:
     """Return the formats of a topic's messages, that which it is taken for first."""
-    planned = [] if plan is None else [plan.format, *plan.others]
+    planned = [] if plan is None else list(plan.contexts)
     by_name: dict[str, list[Share]] = {name: [] for name in planned}
     for share in shares:
         if share.plan is not None:

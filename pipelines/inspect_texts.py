@@ -7,7 +7,6 @@ is, there is nothing rather than something wrong.
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import json
 import re
@@ -18,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.formats import imixs_json, imixs_xml_cut, registry
+from transforms.formats import csv_rows, imixs_json, imixs_xml_cut, json_lines, registry
 from transforms.formats.arrow_values import plain_layout, plain_values
 from transforms.formats.avro.container import first_lines
 from transforms.formats.base import Context, Failure, Format, InputFile, Message
@@ -29,7 +28,6 @@ from transforms.formats.json_strict import Collection, InvalidJsonError
 from transforms.formats.line_blocks import (
     UNREADABLE,
     Block,
-    Utf8Stream,
     line_bounds,
     read_blocks,
     read_up_to,
@@ -56,7 +54,6 @@ CSV_BYTES = 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _LIST = re.compile(r"\ufeff?\s*\[")
-_WIDE = re.compile(r"utf[-_]?(16|32)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,7 @@ def _taken(texts: Iterator[Any], most: int) -> list[Any]:
 def _lines(file: InputFile, limit: int, encoding: str = "utf-8") -> Iterator[Line]:
     """Yield the lines of a file, each under the byte at which it starts."""
     with file.opener() as stream:
-        source: Any = Utf8Stream(stream, encoding) if _WIDE.search(encoding) else stream
-        for block in read_blocks(source, BLOCK_BYTES, limit):
+        for block in read_blocks(json_lines.utf8_stream(stream, encoding), BLOCK_BYTES, limit):
             if not isinstance(block, Block):
                 return
             starts, ends = line_bounds(block.data)
@@ -156,13 +152,8 @@ def _imixs(
 def _csv(file: InputFile, context: Context) -> Iterator[Text]:
     """Yield the records behind the header by their number; blank ones have none."""
     encoding = encoding_of(context.encoding)
-    wide = encoding == "utf-8" and codecs.lookup(context.encoding).name not in (
-        "ascii",
-        "utf-8",
-        "utf-8-sig",
-    )
     with file.opener() as stream:
-        source: Any = Utf8Stream(stream, context.encoding) if wide else stream
+        source = csv_rows.utf8_stream(stream, context.encoding)
         data, problem = read_up_to(source, CSV_BYTES)
     complete = len(data) < CSV_BYTES and problem is None
     if b"\n" not in data and b"\r" in data:

@@ -81,12 +81,11 @@ def _told(settings: Settings) -> dict[str, Any]:
 def _described(plan: TopicPlan | None) -> dict[str, Any] | None:
     if plan is None:
         return None
-    contexts = {plan.format: plan.context, **plan.others}
     return {
         "each": plan.each,
         "formats": [
             {"format": name, "columns": dict(each.columns), "own_names": each.own_names}
-            for name, each in contexts.items()
+            for name, each in plan.contexts.items()
         ],
     }
 

@@ -10,6 +10,7 @@ from pipelines.registry import Pipeline
 from pipelines.screen import Screen
 from pipelines.settings import Settings
 from transforms.formats.base import Context
+from transforms.formats.json_names import THAT_IS_UNIQUE
 from transforms.topics import TopicPlan, plan_topic
 
 
@@ -79,16 +80,15 @@ def plan_topics(
 _STRANGE = "none of its first messages is of a known format"
 _NOTHING = {False: "empty", True: "no message is free now"}
 _BY_NAMES = (
-    "the format is seen from what comes, columns from their names, and an event_id counts that is "
-    "a UUID or the like (--columns event_id=NAME: any)"
+    "the format is seen from what comes, columns from their names, and an event_id counts "
+    f"{THAT_IS_UNIQUE}"
 )
 
 
 def _said(plan: TopicPlan | None, nothing: str) -> str:
     if plan is None:
         return f"{nothing}; {_BY_NAMES}"
-    found = {plan.format: plan.context, **plan.others}
-    return ", ".join(_described(name, each) for name, each in found.items())
+    return ", ".join(_described(name, each) for name, each in plan.contexts.items())
 
 
 def _described(name: str, context: Context) -> str:

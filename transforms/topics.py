@@ -58,6 +58,11 @@ class TopicPlan:
     others: Mapping[str, Context] = field(default_factory=dict)
     each: bool = False
 
+    @property
+    def contexts(self) -> dict[str, Context]:
+        """Format -> settings, that of most of the first messages in front."""
+        return {self.format: self.context, **self.others}
+
 
 @dataclass(frozen=True)
 class Share:
@@ -211,7 +216,7 @@ def _decode_split(
     found: Mapping[str | None, Offsets],
 ) -> list[Share]:
     """Decode each format's share of a batch."""
-    settings = {} if plan is None else {plan.format: plan.context, **plan.others}
+    settings = {} if plan is None else plan.contexts
     # What is of no known format is refused by the topic's own.
     own = None if plan is None else plan.format
     groups: dict[str | None, list[Offsets]] = {}

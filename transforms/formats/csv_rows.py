@@ -110,7 +110,7 @@ class CsvRows:
             return None
         encoding = encoding_of(context.encoding)
         with sample.opener() as stream:
-            head = read_up_to(_open(stream, context), _LONG_HEADER)[0]
+            head = read_up_to(utf8_stream(stream, context.encoding), _LONG_HEADER)[0]
         lines = [line for line in head.decode(encoding, "replace").splitlines() if line.strip()]
         if not lines:
             return None
@@ -161,15 +161,10 @@ class CsvRows:
 FORMAT = CsvRows()
 
 
-def _open(stream: BinaryIO, context: Context) -> Any:
-    wide = encoding_of(context.encoding) == "utf-8" and codecs.lookup(
-        context.encoding
-    ).name not in (
-        "ascii",
-        "utf-8",
-        "utf-8-sig",
-    )
-    return Utf8Stream(stream, context.encoding) if wide else stream
+def utf8_stream(stream: BinaryIO, encoding: str) -> Any:
+    """Return a file whose encoding is not read as it is (see `encoding_of`) as UTF-8."""
+    plain = codecs.lookup(encoding).name in ("ascii", "utf-8", "utf-8-sig")
+    return stream if plain or encoding_of(encoding) != "utf-8" else Utf8Stream(stream, encoding)
 
 
 def _read_file(file: InputFile, context: Context) -> Iterator[Decoded]:
@@ -211,7 +206,7 @@ def _read_lines(file: InputFile, context: Context, returns: bool) -> Iterator[De
         return splitter.cut(data, complete)
 
     with file.opener() as stream:
-        source = _open(stream, context)
+        source = utf8_stream(stream, context.encoding)
         if returns:
             source = LineFeedStream(source)
         for block in read_blocks(source, BATCH_BYTES, context.max_message_bytes, cut=cut):

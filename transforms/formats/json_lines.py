@@ -49,6 +49,7 @@ from transforms.formats.columns import (
 from transforms.formats.heads import Heads, Mask
 from transforms.formats.json_columns import LineColumns, Path, read_lines, read_value
 from transforms.formats.json_names import (
+    THAT_IS_UNIQUE,
     Lines,
     NamePlan,
     plan_names,
@@ -81,7 +82,7 @@ MERGE_MESSAGES = 8_192
 
 _SHAPES = (
     "its objects name their columns differently, so each one's own names count, and an event_id "
-    "that is a UUID or the like (--columns event_id=NAME: any)"
+    f"{THAT_IS_UNIQUE}"
 )
 _BOM = b"\xef\xbb\xbf"
 _AMBIGUOUS = re.compile(r"[.\[]")
@@ -232,7 +233,11 @@ def _read_span(
     attributes = replay_attributes(FORMAT.name, context)
     with file.opener() as stream:
         blocks = read_blocks(
-            _utf8(stream, context), BATCH_BYTES, context.max_message_bytes, span.start, span.end
+            utf8_stream(stream, context.encoding),
+            BATCH_BYTES,
+            context.max_message_bytes,
+            span.start,
+            span.end,
         )
         first = next(blocks, None)
         if first is None:
@@ -268,7 +273,9 @@ def _read_head(file: InputFile, context: Context) -> bytes:
     """Return the first lines of a file, one at least, without those that are too large."""
     with file.opener() as stream:
         # What cannot be read is reported when the span itself is.
-        blocks = read_blocks(_utf8(stream, context), HEAD_BYTES, context.max_message_bytes)
+        blocks = read_blocks(
+            utf8_stream(stream, context.encoding), HEAD_BYTES, context.max_message_bytes
+        )
         return next((each.data for each in blocks if isinstance(each, Block)), b"")
 
 
@@ -280,8 +287,9 @@ def _head_lines(head: bytes) -> list[bytes]:
     return head.split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]
 
 
-def _utf8(stream: BinaryIO, context: Context) -> Any:
-    return Utf8Stream(stream, context.encoding) if _WIDE.search(context.encoding) else stream
+def utf8_stream(stream: BinaryIO, encoding: str) -> Any:
+    """Return a file whose encoding has no lines of bytes (UTF-16, UTF-32) as UTF-8."""
+    return Utf8Stream(stream, encoding) if _WIDE.search(encoding) else stream
 
 
 def _fixed_plan(context: Context) -> LinePlan | None:

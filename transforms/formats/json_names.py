@@ -38,6 +38,8 @@ _UNIQUE = (
     r"^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{24}|[0-9a-fA-F]{32,128}"
     r"|[0-7][0-9A-HJKMNP-TV-Z]{25})$"
 )
+THAT_IS_UNIQUE = "that is a UUID or the like (--columns event_id=NAME: any)"
+"""Which `event_id` is recognised, for the end of a sentence."""
 _KEYS = {
     column: {key: rank for rank, key in enumerate(keys.split())}
     for column, keys in KNOWN.items()

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 
+from tests.pipelines.streams import within
 from tests.services.pubsub import EMULATOR, PROJECT, PubSubService
 from tests.sources.pubsub.driver import Driver, driven, new_name, source_of
 from transforms.addresses import BrokerFault
@@ -71,9 +72,7 @@ def test_nothing_is_acknowledged_before_it_is_finalized(pubsub: PubSubService, n
         second = driver.until(lambda found: len(found) >= 1000)
         driver.settle()
         # The last 500 may still be on their way, on a machine that is busy.
-        until = time.monotonic() + 20
-        while driver.keeper(name).held() < 2500 and time.monotonic() < until:
-            time.sleep(0.1)
+        within(lambda: driver.keeper(name).held() >= 2500, 20)
         assert driver.keeper(name).held() == 2500
         mark.finalize_checkpoint()
         mark.finalize_checkpoint()

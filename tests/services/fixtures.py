@@ -16,6 +16,7 @@ from tests.services.chromium import flags as chromium_flags
 from tests.services.chromium import provision as provision_chromium
 from tests.services.flink import FlinkCluster
 from tests.services.kafka import KafkaBroker
+from tests.services.kafka_gate import KafkaGate
 from tests.services.prism import provision
 from tests.services.provision import Missing, missing_part
 from tests.services.pubsub import PubSubService
@@ -32,6 +33,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker of the test's own, to stop, kill and restart."""
     yield from _running(KafkaBroker(tmp_path_factory.mktemp("kafka")))
+
+
+@pytest.fixture(scope="module")
+def kafka_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaGate]:
+    """A gate with a broker behind it, for the tests of a module."""
+    yield from _running(KafkaGate(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture(scope="session")

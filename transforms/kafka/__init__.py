@@ -11,11 +11,13 @@ from transforms.kafka.clients import (
     patiently,
     settings_for,
 )
+from transforms.kafka.hearing import Hearing
 
 __all__ = [
     "BadAddress",
     "Broker",
     "BrokerFault",
+    "Hearing",
     "KafkaAddress",
     "KafkaTarget",
     "Monitor",

@@ -21,6 +21,7 @@ from transforms.arrays import texts_of
 from transforms.exchange import fetch, with_schema
 from transforms.kafka import (
     BrokerFault,
+    Hearing,
     KafkaTarget,
     Monitor,
     client,
@@ -79,6 +80,9 @@ class _Produce(beam.DoFn):
         self._outputs = dict(step.outputs)
         self._linger_ms = step.linger_ms
         self._producer: Any = None
+        self._hearing: Hearing | None = None
+        self._given: list[tuple[str, Output, pa.Table]] = []
+        self._sent = 0
         self._failed: list[Any] = []
         self._spent: list[dict[str, Any]] = []
         self._bytes = 0
@@ -86,10 +90,11 @@ class _Produce(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._failed = []
-        self._bytes = 0
+        self._forget_given()
         self._bundle.begin()
         if self._producer is None:
-            self._producer = _producer(self._target, Monitor(self._target.servers), self._linger_ms)
+            self._producer = self._make()
+            self._hearing = Hearing(self._target.servers, self._make)
 
     def process(self, element: tuple[str, int, int, bytes]) -> Iterator[None]:
         name, _, _, packed = element
@@ -99,11 +104,7 @@ class _Produce(beam.DoFn):
         mean = max(1, rows.nbytes // max(1, rows.num_rows))
         step = max(1, min(_SLICE_ROWS, _SLICE_BYTES // mean, WAITING_ROWS))
         for start in range(0, rows.num_rows, step):
-            part = messages(rows.slice(start, step), output, self._spent)
-            # JSON repeats the names that memory holds once.
-            self._give(topic, part, 3 * mean * len(part))
-            if len(part) > len(self._spent):
-                self._spent = part
+            self._give(topic, output, rows.slice(start, step), mean)
         self._bundle.hold(element, rows.num_rows)
         return iter(())
 
@@ -116,27 +117,67 @@ class _Produce(beam.DoFn):
             self._producer.flush(5.0)
             self._producer = None
 
-    def _give(self, topic: str, rows: list[dict[str, Any]], size: int) -> None:
-        # A full queue takes some rows of a batch and refuses others, which would leave a key's
-        # rows out of order: so it never gets full.
+    def _make(self) -> Any:
+        return _producer(self._target, Monitor(self._target.servers), self._linger_ms)
+
+    def _give(self, topic: str, output: Output, rows: pa.Table, mean: int) -> None:
+        # JSON repeats the names that memory holds once.
+        size = 3 * mean * rows.num_rows
         if self._bytes + size > _WAITING_BYTES:
             self._drain()
-        while len(self._producer) + len(rows) > WAITING_ROWS and not self._failed:
-            self._producer.poll(0.01)
         self._bytes += size
-        taken = self._producer.produce_batch(topic, rows, on_delivery=self._on_delivery)
-        if taken < len(rows):
-            self._spent = []  # they hold their errors
-            self._raise(next(row["_error"] for row in rows if "_error" in row))
-        self._producer.poll(0)
+        self._given.append((topic, output, rows))
+        self._send()
+
+    def _send(self) -> None:
+        """Give the producer what it has not been given yet."""
+        while self._sent < len(self._given):
+            topic, output, rows = self._given[self._sent]
+            # A full queue takes some rows of a batch and refuses others, which would leave a
+            # key's rows out of order: so it never gets full.
+            if len(self._producer) + rows.num_rows > WAITING_ROWS and not self._failed:
+                self._wait(0.01)
+                continue
+            part = messages(rows, output, self._spent)
+            if len(part) > len(self._spent):
+                self._spent = part
+            taken = self._producer.produce_batch(topic, part, on_delivery=self._on_delivery)
+            if taken < len(part):
+                self._spent = []  # they hold their errors
+                self._raise(next(row["_error"] for row in part if "_error" in row))
+            self._producer.poll(0)
+            self._sent += 1
 
     def _drain(self) -> None:
         """Wait until the broker has taken everything; each row is, or fails after DELIVERY_MS."""
-        while self._producer.flush(1.0) and not self._failed:
-            pass
+        while not self._failed:
+            self._send()
+            if not len(self._producer):
+                break
+            self._wait(1.0)
         if self._failed:
             self._raise(self._failed[0])
-        self._bytes = 0
+        self._forget_given()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the broker; where the producer hears nobody, another takes its place.
+
+        It is given all that has been given since the last drain: some of it twice, perhaps.
+        """
+        assert self._hearing is not None
+        before = len(self._producer)
+        if self._producer.flush(seconds) < before or not before:
+            self._hearing.good()
+            return
+        producer = self._hearing.successor(self._producer)
+        if producer is not None:
+            old, self._producer = self._producer, producer
+            old.purge()
+            self._sent = 0
+
+    def _forget_given(self) -> None:
+        self._given = []
+        self._sent = self._bytes = 0
 
     def _on_delivery(self, error: Any, _: Any) -> None:
         if error is not None:

@@ -18,7 +18,7 @@ from pipelines.report.data import COLUMNS, Contents
 from pipelines.report.live.source import final_until
 from pipelines.table_files import parse_lines
 from schemas.tables import TABLES, Output
-from transforms.kafka import KafkaTarget, Monitor, client, make, settings_for
+from transforms.kafka import Hearing, KafkaTarget, Monitor, client, make, settings_for
 from transforms.sinks.lakes.columns import newest_rows
 
 MOST_KEPT = 1_000_000
@@ -51,27 +51,29 @@ class Topics:
         self._target = target
         self._most = most
         self._monitor = Monitor(target.servers)
-        self._consumer = make(
-            client().Consumer,
-            settings_for(
-                target,
-                self._monitor,
-                group_id="imixs-streams-report",
-                enable_auto_commit=False,
-                enable_auto_offset_store=False,
-                auto_offset_reset="earliest",
-                # A transactional producer's aborted rows are none.
-                isolation_level="read_committed",
-                queued_max_messages_kbytes=65_536,
-            ),
-            target,
-        )
+        self._hearing = Hearing(target.servers, self._make)
+        self._consumer = self._make()
         self._tables = {target.topic(name): name for name in COLUMNS}
         self._assigned: set[tuple[str, int]] = set()
         self._asked = float("-inf")
+        self._heard = False
         self._rows: dict[str, pa.Table] = {}
         self._lost: dict[str, int] = {}
         self._unread = 0
+
+    def _make(self) -> Any:
+        settings = settings_for(
+            self._target,
+            self._monitor,
+            group_id="imixs-streams-report",
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            auto_offset_reset="earliest",
+            # A transactional producer's aborted rows are none.
+            isolation_level="read_committed",
+            queued_max_messages_kbytes=65_536,
+        )
+        return make(client().Consumer, settings, self._target)
 
     def refresh(self) -> bool:
         """Read what has come, for a second at most; say whether anything has."""
@@ -93,20 +95,28 @@ class Topics:
         return bool(values)
 
     def _find_topics(self) -> None:
-        doubtful = self.problem or self._monitor.faults
+        doubtful = not self._heard or self._monitor.faults
         if time.monotonic() - self._asked < (_AGAIN_S if doubtful else REFRESH_S):
             return
         self._asked = time.monotonic()
+        self._heard = False
         self._monitor.faults.clear()
         kafka = client()
         try:
-            there = self._consumer.list_topics(timeout=2.0).topics
+            told = self._consumer.list_topics(timeout=2.0)
         except kafka.KafkaException as error:
             # What is assigned goes on when the broker is back.
             servers = ",".join(self._target.servers)
             self.problem = f"no Kafka broker answers at {servers}: {error.args[0].str()}"
+            self._succeed()
             return
+        if not told.brokers:  # one that is on its way up or down
+            self._succeed()
+            return
+        there = told.topics
         self.problem = ""
+        self._heard = True
+        self._hearing.good()
         wanted = {
             (topic, partition)
             for topic in self._tables
@@ -120,6 +130,20 @@ class Topics:
                 [kafka.TopicPartition(topic, number, begin) for topic, number in sorted(new)]
             )
             self._assigned |= new
+
+    def _succeed(self) -> None:
+        """Go on with a new consumer, at the same rows, where this one hears nobody."""
+        consumer = self._hearing.successor(self._consumer)
+        if consumer is None:
+            return
+        old, self._consumer = self._consumer, consumer
+        kafka = client()
+        places = old.position([kafka.TopicPartition(*each) for each in sorted(self._assigned)])
+        for place in places:
+            if place.offset < 0:  # nothing has come
+                place.offset = kafka.OFFSET_BEGINNING
+        consumer.incremental_assign(places)
+        old.close()
 
     def _add(self, name: str, values: Sequence[bytes]) -> None:
         output = TABLES[name]

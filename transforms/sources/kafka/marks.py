@@ -18,7 +18,7 @@ from typing import Any
 from apache_beam.coders import Coder
 from apache_beam.io.unbounded_source import CheckpointMark
 
-from transforms.kafka import KafkaAddress, Monitor, client, make, settings_for
+from transforms.kafka import Hearing, KafkaAddress, Monitor, client, make, settings_for
 from transforms.sources.kafka.partitions import Key, Positions, restore
 from transforms.sources.versioned import read_versioned, write_versioned
 
@@ -133,6 +133,9 @@ def bound_of(metadata: str | None) -> int | None:
 
 _BOUND = "record_time="
 
+_COMMIT_MS = 10_000
+"""How long a commit may take."""
+
 _AHEAD_US = 1_000_000
 """An engine's clock may be so far ahead of the broker's."""
 
@@ -145,8 +148,20 @@ class _Committer:
         self._lock = threading.Lock()
         self._done: dict[Key, int] = {}
         self._consumer: Any = None
+        self._hearing = Hearing(address.servers, self._make)
         self._said = float("-inf")
         self._read: dict[Key, deque[tuple[int, int | None]]] = {}
+
+    def _make(self) -> Any:
+        silent = Monitor(self._address.servers, silent=True)
+        # A commit waits as long for the group's coordinator as a member may be silent, which
+        # means nothing to who is no member, and holds up the stream.
+        return consumer_of(
+            self._address,
+            silent,
+            socket_timeout_ms=_COMMIT_MS,
+            session_timeout_ms=_COMMIT_MS,
+        )
 
     def forget(self, key: Key) -> None:
         """Let a partition's offsets begin anew."""
@@ -181,15 +196,12 @@ class _Committer:
             if not ahead:
                 return
             if self._consumer is None:
-                self._consumer = consumer_of(
-                    self._address,
-                    Monitor(self._address.servers, silent=True),
-                    socket_timeout_ms=10_000,
-                )
+                self._consumer = self._make()
             places = [
                 client().TopicPartition(*key, offset, "" if bound is None else f"{_BOUND}{bound}")
                 for key, (offset, bound) in ahead.items()
             ]
+            begun = time.monotonic()
             try:
                 answers = self._consumer.commit(offsets=places, asynchronous=False)
             except client().KafkaException as e:
@@ -200,7 +212,12 @@ class _Committer:
                         self._address.group,
                         e.args[0].str(),
                     )
+                successor = self._hearing.successor(self._consumer, begun)
+                if successor is not None:
+                    old, self._consumer = self._consumer, successor
+                    old.close()
                 return
+            self._hearing.good()
             self._done.update(
                 {
                     (each.topic, each.partition): each.offset

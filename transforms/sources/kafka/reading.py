@@ -17,7 +17,7 @@ import orjson
 from apache_beam.metrics import Metrics
 from apache_beam.utils.timestamp import Timestamp
 
-from transforms.kafka import BrokerFault, Monitor, client, matching
+from transforms.kafka import BrokerFault, Hearing, Monitor, client, matching
 from transforms.sources.kafka.marks import KafkaMark, bound_of, committer_of, consumer_of
 from transforms.sources.kafka.partitions import Key, Partitions, restore
 from transforms.sources.kafka.slice import KafkaSlice
@@ -88,10 +88,15 @@ class KafkaReading(Reading):
         self._statistics: bytes | str = ""
         self._ask = min(owned.batch, 1000)
         self._refreshed = float("-inf")
+        self._heard = False
         self._counters = {name: Metrics.counter(KafkaReading, name) for name in _COUNTERS}
         self._monitor = Monitor(owned.address.servers)
-        self._consumer = consumer_of(
-            owned.address,
+        self._hearing = Hearing(owned.address.servers, self._make_consumer)
+        self._consumer = self._make_consumer()
+
+    def _make_consumer(self) -> Any:
+        return consumer_of(
+            self._slice.address,
             self._monitor,
             stats_cb=self._on_statistics,
             statistics_interval_ms=_STATISTICS_MS,
@@ -301,17 +306,24 @@ class KafkaReading(Reading):
     def _refresh(self) -> None:
         """Look for partitions that are new, or gone."""
         owned = self._slice
-        settled = self._known and len(self._partitions) and not self._missing
+        # Where a connection was lost, we soon want to know whether somebody is there.
+        answered = self._heard and not self._monitor.faults
+        settled = answered and self._known and len(self._partitions) and not self._missing
         now = time.monotonic()
         refresh_s = owned.address.refresh_ms / 1000
         if now - self._refreshed < (refresh_s if settled else min(1.0, refresh_s)):
             return
         self._refreshed = now
+        self._heard = False
+        self._monitor.faults.clear()
         try:
             asked = time.time_ns() // 1000
-            topics = self._consumer.list_topics(
-                timeout=ASK_S if not self._known else min(1.0, ASK_S)
-            ).topics
+            told = self._consumer.list_topics(timeout=ASK_S if not self._known else min(1.0, ASK_S))
+            if not told.brokers:
+                # By a broker on its way up or down: what it knows of topics may be as little.
+                self._succeed()
+                return
+            topics = told.topics
             found = {
                 (name, number)
                 for name in matching(topics, owned.address.topics)
@@ -324,7 +336,10 @@ class KafkaReading(Reading):
                 self._ends = {key: self._range(key)[1] for key in [*fresh, *kept]}
         except self._exception as e:
             self._monitor.on_error(e.args[0])
+            self._succeed()
             return
+        self._heard = True
+        self._hearing.good()
         if fresh:
             if self._known:
                 LOGGER.info("Reading new partitions: %s", ", ".join(map(_name, fresh)))
@@ -383,6 +398,18 @@ class KafkaReading(Reading):
         self._consumer.incremental_assign(
             [self._place(*key, offset) for key, (offset, _) in begin.items()]
         )
+
+    def _succeed(self) -> None:
+        """Go on with a new consumer, at the same messages, where this one hears nobody."""
+        consumer = self._hearing.successor(self._consumer)
+        if consumer is None:
+            return
+        old, self._consumer = self._consumer, consumer
+        self._held = []
+        consumer.incremental_assign(
+            [self._place(*key, self._partitions.next(key)) for key in self._partitions]
+        )
+        old.close()
 
     def _drop_missing(self, found: set[Key]) -> None:
         """Give up partitions that the broker did not know twice: their topic was deleted."""

@@ -56,15 +56,15 @@ def main(argv: Sequence[str]) -> int:
     screen = Screen()
     try:
         if not arguments:
-            print(help.overview(_program()))
+            _say(help.overview(_program()))
             return ExitCode.USAGE
         if "--version" in arguments:
-            print(f"imixs-data-streaming {version()}")
+            _say(f"imixs-data-streaming {version()}")
             return ExitCode.OK
         name, rest = arguments[0], arguments[1:]
         wants_help = "--help" in arguments or "-h" in arguments
         if name in ("--help", "-h"):
-            print(help.overview(_program()))
+            _say(help.overview(_program()))
             return ExitCode.OK
         if name == "inspect":
             return _inspect(rest, wants_help)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
                 text = f"'{name}' is not a pipeline{hint}"
             raise UsageError(text)
         if wants_help:
-            print(help.of_pipeline(PIPELINES[name], _program()))
+            _say(help.of_pipeline(PIPELINES[name], _program()))
             return ExitCode.OK
         return _run(name, rest)
     except UsageError as error:
@@ -138,7 +138,7 @@ def _inspect(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
-        print(help.of_inspect(_program()))
+        _say(help.of_inspect(_program()))
         return ExitCode.OK
     settings, most, as_json = options.parse_inspect(arguments)
     beam_log.configure(verbose=settings.verbose)
@@ -149,7 +149,7 @@ def _inspect(arguments: Sequence[str], wants_help: bool) -> int:
 
     found = look(settings, most)
     if as_json:
-        sys.stdout.write(to_json(found).decode() + "\n")
+        _say(to_json(found).decode())
     else:
         show_looks(Screen(settings.quiet, settings.color), found)
     return ExitCode.OK
@@ -161,7 +161,7 @@ def _show(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
-        print(help.of_show(_program()))
+        _say(help.of_show(_program()))
         return ExitCode.OK
     folder, tables, rows = options.parse_show(arguments)
     beam_log.configure(verbose=False)
@@ -179,7 +179,7 @@ def _report(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
-        print(given.report_help(_program()))
+        _say(given.report_help(_program()))
         return ExitCode.OK
     wanted = given.parse_report(arguments)
     beam_log.configure(verbose=False)
@@ -196,7 +196,7 @@ def _serve(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
-        print(given.serve_help(_program()))
+        _say(given.serve_help(_program()))
         return ExitCode.OK
     wanted = given.parse_serve(arguments)
     beam_log.configure("--verbose" in arguments)
@@ -212,7 +212,7 @@ def _workers(arguments: Sequence[str], wants_help: bool) -> int:
     from pipelines.screen import Screen  # noqa: PLC0415
 
     if wants_help:
-        print(help.of_workers(_program()))
+        _say(help.of_workers(_program()))
         return ExitCode.OK
     host, port = options.parse_workers(arguments)
     beam_log.configure("--verbose" in arguments)
@@ -236,6 +236,13 @@ def shadowed() -> str | None:
                 "run from another folder, or take its folder off PYTHONPATH"
             )
     return None
+
+
+def _say(text: str) -> None:
+    """Print text as it is, for a reader who may leave before its end."""
+    from pipelines.screen import Screen  # noqa: PLC0415
+
+    Screen().say(text)
 
 
 def _program() -> str:

@@ -6,6 +6,7 @@ stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -52,8 +53,19 @@ class Screen:
         self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
+class _Console(Console):
+    """A console whose reader may leave: a run does not fail, and nobody is told any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        # What is still in the file's buffer is written when the process ends.
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 def _console(color: str, stderr: bool) -> Console:
-    console = Console(
+    console = _Console(
         # Held, not looked up: others' output to sys.stderr may be turned off meanwhile.
         file=sys.stderr if stderr else sys.stdout,
         highlight=False,

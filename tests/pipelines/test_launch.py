@@ -427,3 +427,29 @@ FIRST = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g(
 )
 def test_the_original_error_is_found(error: Exception, shown: str) -> None:
     assert str(beam_log.original_error(error)) == shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("transitions", "--help"),
+        ("inspect", "--input", "in/*.csv", "--json"),
+        ("transitions", "--input", "in/*.csv", "--output", "out"),
+    ],
+    ids=" ".join,
+)
+def test_who_reads_what_is_said_may_leave(folder: Path, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait() == 0, said
+    assert "Traceback" not in said
+    assert "Broken pipe" not in said
+    if "--output" in arguments:
+        assert (folder / "out" / "transitions").exists()

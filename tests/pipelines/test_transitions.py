@@ -491,16 +491,37 @@ class TestBadInput:
         assert words in line
         assert not (tmp_path / "out" / "_run.json").exists()
 
+    @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+    @pytest.mark.parametrize("mapped", [False, True])
     def test_columns_that_the_first_file_lacks_are_an_error_before_anything_starts(
-        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, name: str, mapped: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "log.csv").write_bytes(as_csv(log()))
-        arguments = ["--input", str(tmp_path / "log.csv"), "--output", str(tmp_path / "out")]
-        assert run.main(["transitions", *arguments, "--columns", "case_id=Ordr"]) == 2
+        (tmp_path / name).write_bytes(as_csv(log()) if name == "log.csv" else as_json_lines(log()))
+        arguments = ["--input", str(tmp_path / name), "--output", str(tmp_path / "out")]
+        if mapped:
+            (tmp_path / "map.yaml").write_text("columns:\n  case_id: Ordr\n")
+            arguments += ["--mapping", str(tmp_path / "map.yaml")]
+        else:
+            arguments += ["--columns", "case_id=Ordr"]
+        assert run.main(["transitions", *arguments]) == 2
         error = capfd.readouterr().err
-        assert "case_id=Ordr" in error
-        assert "it has: case_id, activity" in error
+        assert (
+            f"{'--mapping' if mapped else 'case_id=Ordr'} does not fit {tmp_path / name}" in error
+        )
+        assert "no column for case_id; it has: case_id, activity" in error
         assert not (tmp_path / "out").exists()
+
+    def test_columns_of_events_after_what_a_mapping_skips(self, tmp_path: Path) -> None:
+        others = b'{"kind": "other"}\n' * 300
+        (tmp_path / "log.jsonl").write_bytes(others + b'{"no": "c", "activity": "a", "time": 1}\n')
+        rules = (
+            "columns: {case_id: no, activity: activity, event_time: time}\n"
+            "skip_when: [{path: kind, equals: other}]\n"
+        )
+        (tmp_path / "map.yaml").write_text(rules)
+        arguments = ("--mapping", str(tmp_path / "map.yaml"))
+        manifest = transitions(tmp_path / "log.jsonl", tmp_path / "out", *arguments)
+        assert (manifest["messages"]["decoded"], manifest["messages"]["skipped"]) == (1, 300)
 
     def test_items_that_no_event_has_are_a_warning(self, good: Path, tmp_path: Path) -> None:
         manifest = transitions(good / "*", tmp_path / "out", "--items", "amount,amuont")

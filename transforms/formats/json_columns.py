@@ -195,7 +195,7 @@ def _types(lines: _Lines, paths: Mapping[str, Path]) -> dict[str, pa.DataType] |
         except orjson.JSONDecodeError:
             continue
         for name, path in paths.items():
-            value = _value_at(row, path)
+            value = value_at(row, path)
             if value is not None:
                 whole = isinstance(value, int) and not -(2**63) <= value < 2**63
                 kinds[name].add(float if whole else type(value))
@@ -214,7 +214,8 @@ def _types(lines: _Lines, paths: Mapping[str, Path]) -> dict[str, pa.DataType] |
     return types
 
 
-def _value_at(row: Any, path: Path) -> Any:
+def value_at(row: Any, path: Path) -> Any:
+    """Return what a value holds at a path; None where there is nothing."""
     for key in path:
         if isinstance(key, int):
             row = row[key] if isinstance(row, list) and key < len(row) else None
@@ -418,10 +419,10 @@ def _read_line(line: bytes, paths: Mapping[str, Path], encoding: str) -> list[st
     row, text = read_value(line, encoding)
     if not isinstance(row, dict):
         return None
-    values = [_value_at(row, path) for path in paths.values()]
+    values = [value_at(row, path) for path in paths.values()]
     if any(isinstance(value, (float, dict, list)) for value in values):
         row = _exact(text)
-        values = [_value_at(row, path) for path in paths.values()]
+        values = [value_at(row, path) for path in paths.values()]
     return [_text(value) for value in values]
 
 

@@ -47,7 +47,7 @@ from transforms.formats.columns import (
     to_attributes,
 )
 from transforms.formats.heads import Heads, Mask
-from transforms.formats.json_columns import LineColumns, Path, read_lines, read_value
+from transforms.formats.json_columns import LineColumns, Path, read_lines, read_value, value_at
 from transforms.formats.json_names import (
     THAT_IS_UNIQUE,
     Lines,
@@ -348,6 +348,7 @@ def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
     mapped = map_columns(names, context, sample, paths=True)
     known = set(names)
     paths = {n: (n,) if n in known else path_of(n) for n in mapped.inputs}
+    mapped = replace(mapped, missing=(*mapped.missing, *_nowhere(rows, mapped, paths, context)))
     others = {n for c, n in mapped.columns.items() if c not in TIMES} | set(mapped.items.values())
     others |= set(mapped.conditions)
     own = None
@@ -355,6 +356,29 @@ def plan_lines(lines: Sequence[bytes], context: Context) -> LinePlan:
         numbers = {c: mapped.columns.get(c, "") for c in INTEGERS}
         own = replace(context, columns={**numbers, **context.columns}, own_names=True)
     return LinePlan(mapped, paths, frozenset(set(mapped.inputs) - others), encoding, own)
+
+
+def _nowhere(
+    rows: Sequence[Mapping[str, Any]],
+    mapped: ColumnMap,
+    paths: Mapping[str, Path],
+    context: Context,
+) -> list[str]:
+    """Return the required columns that are given, and that no object has where they should be."""
+    given = set(context.columns)
+    mapping = context.mapping
+    if mapping is not None:
+        if mapping.skip:
+            return []  # all of these may be such as are skipped
+        given |= {c for c in mapping.paths if mapping.columns[c].default is None}
+    return [
+        column
+        for column in REQUIRED
+        if rows
+        and column in given
+        and column in mapped.columns
+        and all(value_at(row, paths[mapped.columns[column]]) is None for row in rows)
+    ]
 
 
 def _differ(rows: Sequence[Mapping[str, Any]], mapped: ColumnMap, context: Context) -> bool:

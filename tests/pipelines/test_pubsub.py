@@ -159,13 +159,11 @@ def test_ids_are_those_of_before_when_messages_are_out_on_lease_at_a_restart(
     source = f"pubsub://{PROJECT}/{topic}?lease={LEASE_S}s&idle={LEASE_S + 2}s"
     arguments = ["--input", source, "--output", str(folder), "--granule", "1s"]
     with streams.running(tmp_path, *arguments, "--disorder", "1h") as job:
-        job.wait_for("engine: ")
-        job.wait_until(lambda: pubsub.take(topic) == [], 20)
-        time.sleep(3)
+        # Nobody else looks whether they are out: who takes a message to look at it has it.
+        job.wait_for(f" {len(payloads)} events ")
         job.kill()
     with streams.running(tmp_path, *arguments, "--disorder", "1s") as job:
         job.wait_for("as in earlier runs")
-        assert pubsub.take(topic) == []
 
         def ids() -> set[str]:
             if not list(folder.glob("transitions/*.parquet")):

@@ -336,13 +336,23 @@ def _ranges(consumer: Consumer, topics: Iterable[str]) -> dict[tuple[str, int], 
     for name in wanted:
         # Before a job has started its topics are not there.
         for number in there[name].partitions if name in there else ():
-            try:
-                low, high = consumer.get_watermark_offsets(TopicPartition(name, number), 10)
-            except KafkaException:
-                # The broker is away, or the topic so new that it has no leader.
-                low, high = 0, 0
-            ranges[name, number] = (low, high)
+            ranges[name, number] = _range(consumer, TopicPartition(name, number))
     return ranges
+
+
+def _range(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    until = time.monotonic() + 30
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(place, 10)
+        except KafkaException:
+            # The topic is so new that it has no leader, or the machine busy; a partition that is
+            # taken for empty would be one whose rows are lost.
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return low, high
 
 
 def differences(

@@ -35,7 +35,7 @@ from pipelines.flink_rest import FlinkRest, FlinkUnreachable
 from pipelines.worker_pool import WorkerPool, needs
 
 CHECKPOINT_MS = 10_000
-BUNDLE_ELEMENTS = 1000
+BUNDLE_ELEMENTS = 10_000
 BUNDLE_MS = 200
 ANSWER_S = 10.0
 """So long a job server may take to say that it is one."""

@@ -90,7 +90,7 @@ def test_a_stream_gets_what_suits_it(cluster: JobManager) -> None:
         "parallelism": ("3", "4 free slots, 3 are of use"),
         "checkpointing_interval": ("10000", "ms; a restart goes on from the last one"),
         "fail_on_checkpointing_errors": ("false", "a full disk is waited for"),
-        "max_bundle_size": ("1000", "batches of messages"),
+        "max_bundle_size": ("10000", "batches of messages"),
         "max_bundle_time_mills": ("200", "rows leave when a bundle ends"),
         "finish_bundle_before_checkpointing": ("true", "nothing is held back by a checkpoint"),
         "externalized_checkpoints_enabled": ("true", "kept if the job fails"),

@@ -11,10 +11,11 @@ const app = (() => {
     const dead = data.dead.reduce((all, one) => all + one.count, 0);
     const known = data.has.flow;
     const complete = found.count || sums.completed;
+    const open = known ? openAtEnd(filter, sums) : null;
     const list = [
       ["Cases started", known ? format.short(sums.started) : format.short(data.cases.count)],
       ["Completed", known ? format.short(sums.completed) : format.short(found.count), complete || model.ended || model.nothing ? null : "no end state is known"],
-      ["Open at the end", known ? format.short(sums.active) : "–"],
+      ["Open at the end", open === null ? "–" : format.short(open)],
       ["Transitions", format.short(sums.transitions)],
       ["Median cycle time", format.duration(found.p50 ?? sums.p50)],
       ["Nine of ten within", format.duration(found.p90 ?? sums.p90)],
@@ -22,6 +23,13 @@ const app = (() => {
     ];
     dom.put("figures", ...list.map(([label, value, note]) => dom.el("div", {},
       dom.el("dt", { text: label }), dom.el("dd", { text: value }), note && dom.el("dd", { class: "why", text: note }))));
+  }
+
+  // One window over all time has no end at which cases could be open: the table of cases tells, if it is there.
+  function openAtEnd(filter, sums) {
+    if (model.data.periods.start.length) return sums.active;
+    const { steps, fromCases } = model.flow(filter);
+    return fromCases && steps.length ? steps[steps.length - 1].active : null;
   }
 
   function heading() {

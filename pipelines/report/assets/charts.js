@@ -20,7 +20,7 @@ const charts = (() => {
       } else if (!cases.count) {
         say.textContent = "There is no case.";
       } else if (!cases.complete) {
-        say.textContent = `No end state is known: none of ${format.counted(cases.count, "case")} counts as complete, so nobody can say how long one takes. Name the states that end a case with --end_states, or give --complete_log if the log holds whole cases.`;
+        say.textContent = `No end state is known: none of ${format.counted(cases.count, "case")} counts as complete, so nobody can say how long one takes. Name the states that end a case with --end_states (if some were named, none of them occurs), or give --complete_log if the log holds whole cases.`;
       } else say.textContent = "No case was completed in what is chosen.";
       return;
     }

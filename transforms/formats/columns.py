@@ -7,6 +7,7 @@ Python sees a row only if it is refused.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -582,7 +583,8 @@ def _is_encoding(name: str) -> bool:
         bytes(range(256)).decode(name, "replace")
     except (LookupError, ValueError):  # unknown, or none of text
         return False
-    return True
+    # From Python 3.13 on that of host names reads anything, to no use.
+    return codecs.lookup(name).name != "punycode"
 
 
 REPLAYED: Mapping[str, Callable[[str], bool]] = {

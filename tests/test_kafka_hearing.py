@@ -12,13 +12,15 @@ from collections.abc import Callable
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition, libversion
+from confluent_kafka import Consumer, KafkaException, TopicPartition, libversion
 
 from pipelines.report.live.topics import Topics
 from schemas.coders import pack
 from schemas.tables import LATE
+from tests.pipelines.streams import within
 from tests.services.kafka_gate import KafkaGate
 from tests.sinks.test_kafka import late, read
+from tests.sources.test_kafka import produce
 from transforms.kafka import KafkaAddress, KafkaTarget, Monitor, hearing
 from transforms.kafka.hearing import Hearing
 from transforms.sinks.kafka import WriteKafka, _Produce
@@ -53,17 +55,9 @@ def topic(gate: KafkaGate) -> str:
     return name
 
 
-def produce(gate: KafkaGate, topic: str, *values: str) -> None:
-    producer = Producer({"bootstrap.servers": gate.address, "log_level": 0})
-    for number, value in enumerate(values):
-        producer.produce(topic, value, partition=number % 2)
-    assert producer.flush(20) == 0
-
-
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited for too long"
+    """Wait without a pause: it is by the condition that clients go on."""
+    within(condition, PATIENCE_S, 0)
 
 
 def forsake(gate: KafkaGate, going_on: Callable[[], object]) -> None:
@@ -96,7 +90,12 @@ def test_a_reader_goes_on_with_a_new_client(
     gate: KafkaGate, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = KafkaAddress.parse(f"kafka://{gate.address}/{topic}?start=earliest&refresh=1s")
-    produce(gate, topic, "0a", "0b", "0c")
+
+    def send(number: int) -> None:
+        produce(gate.broker, topic, [f"{number}a", f"{number}c"])
+        produce(gate.broker, topic, [f"{number}b"], 1)
+
+    send(0)
     reader = KafkaSource(address, disorder_ms=1000).create_reader(None, None)
     found: list[str] = []
 
@@ -112,7 +111,7 @@ def test_a_reader_goes_on_with_a_new_client(
     def once(number: int) -> None:
         nonlocal done
         forsake(gate, go_on)
-        produce(gate, topic, f"{number}a", f"{number}b", f"{number}c")
+        send(number)
         done += 1
         until(lambda: go_on() >= 3 * done)
 

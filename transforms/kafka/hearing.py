@@ -28,6 +28,9 @@ _FRESH_S = 3.0
 class Hearing:
     """Whether a client is answered, and who takes its place.
 
+    Attributes:
+        well: whether it was answered when it asked last.
+
     Args:
         servers: whom it talks to, for the log.
         make: makes such a client.
@@ -36,11 +39,12 @@ class Hearing:
     def __init__(self, servers: tuple[str, ...], make: Callable[[], Any]) -> None:
         self._servers = ",".join(servers)
         self._make = make
+        self.well = False
         self._since: float | None = None
 
     def good(self) -> None:
         """Take note that the client was answered."""
-        self._since = None
+        self.well, self._since = True, None
 
     def successor(self, old: Any, since: float | None = None) -> Any | None:
         """Return a client in place of one that is not answered; to be called as long as it is not.
@@ -55,6 +59,7 @@ class Hearing:
             early to say, the old one is answered after all, or nobody is: then the broker is away,
             and the old client will notice when it is back.
         """
+        self.well = False
         now = time.monotonic()
         if self._since is None:
             self._since = now if since is None else since

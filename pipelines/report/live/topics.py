@@ -56,7 +56,6 @@ class Topics:
         self._tables = {target.topic(name): name for name in COLUMNS}
         self._assigned: set[tuple[str, int]] = set()
         self._asked = float("-inf")
-        self._heard = False
         self._rows: dict[str, pa.Table] = {}
         self._lost: dict[str, int] = {}
         self._unread = 0
@@ -95,11 +94,10 @@ class Topics:
         return bool(values)
 
     def _find_topics(self) -> None:
-        doubtful = not self._heard or self._monitor.faults
+        doubtful = not self._hearing.well or self._monitor.faults
         if time.monotonic() - self._asked < (_AGAIN_S if doubtful else REFRESH_S):
             return
         self._asked = time.monotonic()
-        self._heard = False
         self._monitor.faults.clear()
         kafka = client()
         try:
@@ -115,7 +113,6 @@ class Topics:
             return
         there = told.topics
         self.problem = ""
-        self._heard = True
         self._hearing.good()
         wanted = {
             (topic, partition)

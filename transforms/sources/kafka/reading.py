@@ -88,7 +88,6 @@ class KafkaReading(Reading):
         self._statistics: bytes | str = ""
         self._ask = min(owned.batch, 1000)
         self._refreshed = float("-inf")
-        self._heard = False
         self._counters = {name: Metrics.counter(KafkaReading, name) for name in _COUNTERS}
         self._monitor = Monitor(owned.address.servers)
         self._hearing = Hearing(owned.address.servers, self._make_consumer)
@@ -307,14 +306,13 @@ class KafkaReading(Reading):
         """Look for partitions that are new, or gone."""
         owned = self._slice
         # Where a connection was lost, we soon want to know whether somebody is there.
-        answered = self._heard and not self._monitor.faults
+        answered = self._hearing.well and not self._monitor.faults
         settled = answered and self._known and len(self._partitions) and not self._missing
         now = time.monotonic()
         refresh_s = owned.address.refresh_ms / 1000
         if now - self._refreshed < (refresh_s if settled else min(1.0, refresh_s)):
             return
         self._refreshed = now
-        self._heard = False
         self._monitor.faults.clear()
         try:
             asked = time.time_ns() // 1000
@@ -338,7 +336,6 @@ class KafkaReading(Reading):
             self._monitor.on_error(e.args[0])
             self._succeed()
             return
-        self._heard = True
         self._hearing.good()
         if fresh:
             if self._known:

@@ -147,7 +147,7 @@ class Host:
             keys = events["slot"].combine_chunks().dictionary_decode().unique()
             state = state.filter(pc.is_in(state["slot"], value_set=keys))
         step = self.kernel.step(state, events, (), until)
-        for name, rows in step.outputs.items():
+        for name, rows in step.whole().items():
             assert rows.schema.equals(self.kernel.outputs[name].schema)
             rows.validate(full=True)
             for row in rows.to_pylist():

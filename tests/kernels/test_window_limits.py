@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from ddsketch import DDSketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kernels.partials import HOUR, START, Host, Row, durations, partial, state_hash
+from tests.kernels.partials import HOUR, START, Host, Row, durations, partial, state_hash, table
 from transforms.kernels.base import END
 from transforms.kernels.partial_rows import ACTOR, EDGE, ERROR, FLOW, LEVEL, NAMES, VARIANT
 from transforms.kernels.window_tables import WindowKernel
@@ -70,6 +69,20 @@ def test_open_cases_are_told_without_events_until_nothing_has_happened_for_long(
     host.run([flow(late), level(late, -2)], [late + HOUR, late + 2 * HOUR, late + 3 * HOUR])
     assert [r["active_cases"] for r in of(host, "flow")[8:]] == [0]
     assert {r["kind"] for r in host.state.to_pylist()} == {10}  # the row that it wakes by
+
+
+def test_many_rows_of_windows_come_in_parts() -> None:
+    """Windows of a case that stays open are many: they need not fit into memory together."""
+    hours = range(0, 400, 100)
+    rows = [each for h in hours for each in (flow(START + h * HOUR), level(START + h * HOUR, 1))]
+    kernel = WindowKernel(CUT, closes=True, last_ms=END, quiet_windows=50, at_once=20)
+    step = kernel.step(kernel.state_schema.empty_table(), table(rows), (), END)
+    parts = [step.outputs, *step.more]
+    assert [sorted(part) for part in parts] == [sorted(kernel.outputs)] * len(parts)
+    sizes = [part["flow"].num_rows for part in parts]
+    assert sum(sizes) == len(hours) * 51
+    assert max(sizes) < 20 + 50
+    assert step.counts["quiet_windows"] == len(hours) * 50
 
 
 def test_rows_of_a_bucket_that_was_over_are_counted_and_left_out() -> None:
@@ -141,12 +154,12 @@ def test_bounds_do_not_depend_on_steps_and_order(
     parts.run(rows(other), [*sorted({START + c for c in cuts}), START + HOUR, START + HOUR + 1])
     assert whole.newest == parts.newest
     distinct = len(set(names))
-    for table, column, rest, count in (
+    for name, column, rest, count in (
         ("process_map", "to_state", "(other)", "count"),
         ("workload", "actor", "(other)", "transitions"),
         ("variants", "variant_id", "others", "cases"),
     ):
-        told = {r[column]: r[count] for r in of(whole, table)}
+        told = {r[column]: r[count] for r in of(whole, name)}
         assert sum(told.values()) == len(names)
         assert len(told) == min(distinct, 11)
         assert (rest in told) == (distinct > 10)
@@ -212,17 +225,3 @@ def test_versions_and_levels_are_told_apart() -> None:
     told = of(closed(rows, quiet_windows=0), "flow")
     assert {r["model_version"]: r["active_cases"] for r in told} == {"1": 2, "2": 0}
     assert len({r["row_id"] for r in told}) == len(told)
-
-
-def test_sliding_windows_are_put_together_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = windowing("sliding:6h/1h")
-    rng = np.random.default_rng(7)
-    rows = []
-    for hour in rng.integers(0, 40, 120).tolist():
-        more = durations(rng.integers(1, 10**9, 2).tolist()) | {"cases": [2, 1, 1]}
-        made = {"name": "new", "to_state": f"s{hour % 3}", "count": 2, **more}
-        rows.append(partial(cut, EDGE, START + hour * HOUR, "a", **made))
-    kernel = WindowKernel(cut, closes=True, last_ms=END)
-    whole = Host(kernel).run(rows, [END])
-    monkeypatch.setattr("transforms.kernels.window_tables._AT_ONCE", 7)
-    assert Host(kernel).run(rows, [END]).newest == whole.newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,22 @@ def test_a_closing_run_says_what_plain_python_says(spec: str, data: st.DataObjec
     assert all((r["pane"], r["pane_index"]) == ("final", 0) for _, r in host.panes)
     assert host.state.num_rows == 0
     assert host.counts["events"] == len(rows)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@relaxed
+@given(data=st.data(), at_once=st.integers(1, 9))
+def test_rows_that_come_in_parts_are_the_same(spec: str, data: st.DataObject, at_once: int) -> None:
+    cut = windowing(spec)
+    rows = data.draw(partials(cut))
+    kernel = WindowKernel(cut, early_ms=granule(spec), quiet_windows=QUIET)
+    some, _ = split(data, spec)
+    whole, parts = (
+        Host(each).run(rows, some) for each in (kernel, replace(kernel, at_once=at_once))
+    )
+    assert sorted(map(repr, parts.panes)) == sorted(map(repr, whole.panes))
+    assert parts.known() == whole.known()
+    assert parts.counts == whole.counts
 
 
 @pytest.mark.parametrize("spec", SPECS)

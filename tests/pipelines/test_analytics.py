@@ -233,7 +233,8 @@ def test_a_state_entered_ten_thousand_times(tmp_path: Path) -> None:
 def test_more_states_than_are_kept_apart(tmp_path: Path) -> None:
     rows = [event(f"c{n}", f"state {n}", n / 60) for n in range(100_500)]
     source = write(tmp_path / "in.jsonl", rows)
-    analytics(source, tmp_path / "out", "--window", "global")
+    manifest = analytics(source, tmp_path / "out", "--window", "global")
+    assert [w for w in manifest["warnings"] if "(other) or others" in w]
     edges = table(tmp_path / "out", "process_map")
     assert len(edges) == 100_001
     [others] = [r for r in edges if r["to_state"] == "(other)"]
@@ -276,6 +277,19 @@ def test_a_granule_that_does_not_divide_the_window_is_told_some_that_do(
     assert code == 2
     found = capsys.readouterr().err
     assert "--granule 7s does not divide 1h of --window fixed:1h; 2s, 5s, 10s would" in found
+
+
+def test_a_window_too_short_for_its_cases_is_warned_of(tmp_path: Path) -> None:
+    """Each event of an open case has up to 10,000 windows without events behind it."""
+    events = [event(f"c{i}", "A", i) for i in range(105)]
+    source = write(tmp_path / "events.jsonl", events)
+    manifest = analytics(source, tmp_path / "out", "--window=fixed:1ms")
+    # And the one in which they are forgotten.
+    assert manifest["tables"]["flow"]["rows"] == 105 * 10_001 + 1
+    assert [w for w in manifest["warnings"] if "a longer --window makes fewer" in w]
+    flow = table(tmp_path / "out", "flow")
+    assert len({row["row_id"] for row in flow}) == len(flow)
+    assert sum(row["started"] for row in flow) == 105
 
 
 def test_tables_of_a_run_before_do_not_stay(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ class BoundedFold:
             packed: its batches, in any order.
 
         Yields:
-            What each step gave. Upsert tables come with the last step only, one row a key, and
-            so does the state.
+            What each step gave, some steps in several parts. Upsert tables come with the last
+            step only, one row a key, and so does the state.
         """
         sizes = [size_of(each) for each in packed]
         total = sum(size for _, size in sizes)
@@ -95,6 +95,8 @@ class BoundedFold:
                 state = _next_state(state, step.changed(), step.removed, self.kernel.key)
                 kept = state if last else None
             yield Folded(outputs, counts, kept)
+            for part in step.more:
+                yield Folded(part)
 
     def _inside(self, events: pa.Table) -> tuple[pa.Table, int]:
         if self.until_ms >= END:

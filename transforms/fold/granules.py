@@ -245,7 +245,7 @@ class GranuleFold:
         self._keep_pending(store, mark, copy)
         counts = {name: n for name, n in step.counts.items() if name != "events"}
         counts[WAITING] = -events.num_rows
-        return Fired(until, step.outputs, counts)
+        return Fired(until, step.whole(), counts)
 
     def _fold_overlap(
         self, store: Store, mark: Mark, copy: Copy, element: bytes
@@ -284,7 +284,7 @@ class GranuleFold:
         mark.wake = min((t for t in times_to_wake if t is not None), default=None)
         counts = {name: n for name, n in step.counts.items() if name != "events"}
         behind = events.num_rows - counts.get("duplicates", 0)
-        return rest, Fired(mark.handed, step.outputs, counts), behind
+        return rest, Fired(mark.handed, step.whole(), counts), behind
 
     def _joined(self, early: Fired | None, fired: Fired | None) -> Fired | None:
         """Make one firing of two of the same call."""

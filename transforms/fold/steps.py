@@ -72,7 +72,8 @@ class _FoldShard(beam.DoFn):
         with ExitStack() as files:
             for folded in step.fold.fold(list(packed)):
                 counts.update(folded.counts)
-                remembered = folded.state
+                if folded.state is not None:
+                    remembered = folded.state
                 for name, rows in folded.outputs.items():
                     if not rows.num_rows:
                         continue

@@ -8,7 +8,7 @@ stream, with any shard count, granule or restart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -47,6 +47,8 @@ class Step:
         removed: keys that have no state any more.
         wake_at: the earliest open deadline of the keys touched, in ms of order time.
         counts: what happened, by name (`events`, `transitions`, `duplicates`, `late` ...).
+        more: further rows of `outputs`, made one after another, where all of them together may
+            not fit into memory. To be taken once. In a bounded fold no later row replaces them.
     """
 
     outputs: Mapping[str, pa.Table]
@@ -54,6 +56,17 @@ class Step:
     removed: pa.Array
     wake_at: int | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    more: Iterator[Mapping[str, pa.Table]] = field(default_factory=lambda: iter(()))
+
+    def whole(self) -> Mapping[str, pa.Table]:
+        """Return `outputs` with all rows of `more`."""
+        parts = [self.outputs, *self.more]
+        if len(parts) == 1:
+            return self.outputs
+        return {
+            name: pa.concat_tables([part[name] for part in parts if name in part])
+            for name in self.outputs
+        }
 
 
 class Kernel(Protocol):

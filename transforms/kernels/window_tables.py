@@ -45,8 +45,8 @@ MOST_KEYS = 100_000
 _ALL = 2**60
 """A window behind every other."""
 
-_AT_ONCE = 1_000_000
-"""Rows that sliding windows are put together from at a time."""
+AT_ONCE = 1_000_000
+"""Rows that windows are put together from, and written, at a time."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class WindowKernel:
 
     Counts of a step: `events`, `behind_windows` (partial rows whose bucket was over at their
     order time: they are left out, as its windows may have been written; levels and names are
-    not left out), `bounded_keys` (keys that a slot had no room for: see `merging.bound`).
+    not left out), `bounded_keys` (keys that a slot had no room for: see `merging.bound`),
+    `quiet_windows` (rows of `flow` of windows without events).
 
     Attributes:
         windowing: how order time is cut.
@@ -78,6 +79,7 @@ class WindowKernel:
         most_keys: see `MOST_KEYS`.
         most_variants: of a group and window that are told one by one.
         quiet_windows: see `levels.QUIET_WINDOWS`.
+        at_once: see `AT_ONCE`.
         tables: names of the tables that are wanted; None for all.
     """
 
@@ -88,6 +90,7 @@ class WindowKernel:
     most_keys: int = MOST_KEYS
     most_variants: int = MOST_VARIANTS
     quiet_windows: int = QUIET_WINDOWS
+    at_once: int = AT_ONCE
     name: str = "windows"
     key: str = "slot"
     order: Order = "any"
@@ -128,19 +131,38 @@ class WindowKernel:
         rows = merge_slots(rows.where((rows.kind != TICKS) & (rows.kind != WAKE)))
         rows, counts["bounded_keys"] = bound(rows, self.most_keys)
         remembered = Remembered(rows, ticks)
+        parts: Iterator[dict[str, pa.Table]] = iter(())
         if whole:
-            tables = self._close(remembered, touched, until, last)
-        else:
-            tables = empty_tables()
+            counts["quiet_windows"], parts = self._close(remembered, touched, until, last)
+        outputs = self._next_rows(parts)
         if not bounded and not awake and (known or len(rows)):
             remembered.wake()
         return Step(
-            outputs={name: rows for name, rows in tables.items() if name in self.outputs},
+            outputs=outputs or self._rows_of([]),
             changed=remembered.changed,
             removed=remembered.removed(before),
             wake_at=None if last or until >= END else self._wake(remembered),
             counts=counts,
+            more=iter(partial(self._next_rows, parts), None),
         )
+
+    def _next_rows(self, parts: Iterator[dict[str, pa.Table]]) -> dict[str, pa.Table] | None:
+        """Put parts together until there are many rows; None if no part is left."""
+        taken: list[dict[str, pa.Table]] = []
+        rows = 0
+        for part in parts:
+            taken.append(part)
+            rows += sum(table.num_rows for table in part.values())
+            if rows >= self.at_once:
+                break
+        return self._rows_of(taken) if taken else None
+
+    def _rows_of(self, parts: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
+        return {
+            name: pa.concat_tables([part[name] for part in parts if name in part] or [none])
+            for name, none in empty_tables().items()
+            if name in self.outputs
+        }
 
     def _punctual(self, events: pa.Table) -> tuple[pa.Table, Integers, int]:
         """Leave out rows whose bucket was over; levels move into the bucket that was not.
@@ -165,8 +187,12 @@ class WindowKernel:
 
     def _close(
         self, remembered: Remembered, touched: Flags, until: int, last: bool
-    ) -> dict[str, pa.Table]:
-        """Write the windows that are over, and early panes; forget what no open window needs."""
+    ) -> tuple[int, Iterator[dict[str, pa.Table]]]:
+        """Write the windows that are over, and early panes; forget what no open window needs.
+
+        Returns:
+            The number of windows without events, and the rows of all.
+        """
         rows = remembered.rows
         n = self.windowing.buckets
         over = self._over(until, last)
@@ -195,31 +221,29 @@ class WindowKernel:
         )
         final = make(pane="final", index=final_index)
         all_over = _ALL if last else over
-        parts = [
-            final.tables(self._windows(rows, index, window))
-            for index, window in self._chunks(begin, np.minimum(end, all_over))
-        ]
-        quiet = levels.quiet(over)
-        if len(quiet.window):
+        quiet, stretches = levels.quiet(over, self.at_once)
+
+        def parts() -> Iterator[dict[str, pa.Table]]:
+            for index, window in self._chunks(begin, np.minimum(end, all_over)):
+                yield final.tables(self._windows(rows, index, window))
             values = (rows.texts["workflow_group"].values, rows.texts["model_version"].values)
-            parts.append({"flow": final.quiet(quiet, *values)})
-        if due.changed.any() and not last:
+            for stretch in stretches:
+                yield {"flow": final.quiet(stretch, *values)}
+            if not due.changed.any() or last:
+                return
             early = make(pane="early", index=early_index)
             open_from = np.maximum(begin, over + 1)
             for index, window in self._chunks(open_from, end):
                 changed = due.at(rows.group[index], window)[1]
                 if changed.any():
                     chosen = self._windows(rows, index[changed], window[changed])
-                    parts.append(early.tables(chosen))
+                    yield early.tables(chosen)
+
         if last:
             remembered.forget()
         else:
             remembered.close(levels.base(over), due, over, n, touched, until)
-        tables = empty_tables()
-        return {
-            name: pa.concat_tables([t[name] for t in parts if name in t] or [none])
-            for name, none in tables.items()
-        }
+        return quiet, parts()
 
     def _over(self, until: int, last: bool) -> int:
         """Return the last window that is over."""
@@ -231,9 +255,11 @@ class WindowKernel:
 
     def _windows(self, rows: Rows, index: Integers, window: Integers) -> Rows:
         """Take rows as those of windows: the new cases of each are those that count there."""
+        cases = rows.cases.at(index, rows.bucket[index] - (window - self.windowing.buckets))
+        # Each row has a list as long as a window, and is in as many windows.
+        rows = replace(rows, cases=Ragged.empty(len(rows)))
         whole = len(index) == len(rows) and bool((index == np.arange(len(index))).all())
         chosen = rows if whole else rows.take(index)
-        cases = chosen.cases.at(chosen.bucket - (window - self.windowing.buckets))
         return replace(chosen, bucket=window, cases=Ragged(np.ones(len(window), np.int64), cases))
 
     def _chunks(self, begin: Integers, end: Integers) -> Iterator[tuple[Integers, Integers]]:
@@ -256,7 +282,7 @@ class WindowKernel:
         np.add.at(active, places.reshape(-1), steps)
         active = np.cumsum(active)[:-1]
         total = np.concatenate((np.zeros(1, np.int64), np.cumsum(active * np.diff(points))))
-        marks = np.arange(0, int(total[-1]), _AT_ONCE)
+        marks = np.arange(0, int(total[-1]), self.at_once)
         at = np.searchsorted(total, marks, side="right") - 1
         cuts = np.unique(points[at] + (marks - total[at]) // np.maximum(active[at], 1))
         for low, high in zip(cuts, [*cuts[1:], points[-1]], strict=True):

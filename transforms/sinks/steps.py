@@ -19,6 +19,8 @@ Part = tuple[str, str, int]
 
 EMPTY = " is empty"
 
+MANY_QUIET = 1_000_000
+
 
 @dataclass(eq=False)
 class WriteBatches(beam.PTransform):
@@ -148,6 +150,16 @@ def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[st
         for name, count in sorted(counts.items())
         if name.startswith(UNFIT)
     ]
+    if counts.get("bounded_keys"):
+        warnings.append(
+            "there are more states, actors or variants in a window than are told apart (100,000 a "
+            "process): the rest is one row each, (other) or others"
+        )
+    if counts.get("quiet_windows", 0) > MANY_QUIET:
+        warnings.append(
+            "most rows of flow are of windows without events, in which cases only stayed open: "
+            "a longer --window makes fewer"
+        )
     empty = [each for each in warnings if each.endswith(EMPTY)]
     if len(empty) > 3:
         rest = [each for each in warnings if not each.endswith(EMPTY)]

@@ -6,6 +6,7 @@ level has moved; but only so many after the last one that something happened in.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,8 +156,16 @@ class Levels:
         series = order[places]
         return np.where(known[series] == both[len(known) :], self._level(series, windows), 0)
 
-    def quiet(self, over: int) -> Quiet:
-        """Return the windows up to one that have no rows and are not written yet."""
+    def quiet(self, over: int, at_once: int) -> tuple[int, Iterator[Quiet]]:
+        """Find the windows up to one that have no rows and are not written yet.
+
+        Args:
+            over: the last window.
+            at_once: how many are told together, about.
+
+        Returns:
+            Their number, and they themselves.
+        """
         series, bucket = self._series, self._bucket
         level = self._sums[1:] - self._sums[self._first[series]]
         following = np.full(len(series), _FAR)
@@ -169,9 +178,21 @@ class Levels:
         end = np.where(level > 0, end, np.minimum(end, bucket + 1))
         tells = (level > 0) | (self._moved != 0)
         lengths = np.where(tells, np.maximum(end - begin + 1, 0), 0)
-        point = np.repeat(np.arange(len(series)), lengths)
-        windows = ramps(begin, lengths)
-        return Quiet(self.group[series[point]], self.version[series[point]], windows, level[point])
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+
+        def parts() -> Iterator[Quiet]:
+            cuts = np.searchsorted(ends, np.arange(at_once, total + at_once, at_once)) + 1
+            low = 0
+            for high in np.unique(cuts).tolist():
+                many = lengths[low:high]
+                point = np.repeat(np.arange(low, low + len(many)), many)
+                of = series[point]
+                windows = ramps(begin[low:high], many)
+                yield Quiet(self.group[of], self.version[of], windows, level[point])
+                low = high
+
+        return total, parts()
 
     def base(self, over: int) -> Base:
         """Return what is to be known when windows up to one have been written."""

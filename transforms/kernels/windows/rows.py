@@ -107,12 +107,12 @@ class Ragged:
         starts = (np.cumsum(self.lengths) - self.lengths)[index]
         return Ragged(lengths, self.values[ramps(starts, lengths)])
 
-    def at(self, places: Integers) -> Integers:
-        """Return the item at a place of each list, 0 behind its end."""
+    def at(self, index: Integers, places: Integers) -> Integers:
+        """Return an item of each of some lists, 0 behind its end."""
         if not len(self.values):
-            return np.zeros(len(self.lengths), np.int64)
-        inside = (places >= 0) & (places < self.lengths)
-        starts = np.cumsum(self.lengths) - self.lengths
+            return np.zeros(len(index), np.int64)
+        inside = (places >= 0) & (places < self.lengths[index])
+        starts = (np.cumsum(self.lengths) - self.lengths)[index]
         return np.where(inside, self.values[np.where(inside, starts + places, 0)], 0)
 
     def lists(self, type_: pa.DataType) -> pa.Array:

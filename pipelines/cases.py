@@ -217,6 +217,7 @@ def commit(
         output,
         run.tables,
         settings.items,
+        settings.end_states,
         about(settings, run, kernel),
         {STATE: state_output(kernel)} if settings.keep_state else {},
         # Of another run, whose tables are not these.

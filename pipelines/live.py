@@ -170,7 +170,9 @@ def _on_flink(
             screen.note("what was counted since the last restart is no whole: no laws are shown")
             return ExitCode.OK
         counts = flink_watch.counts_of(job.result, (DecodeMessages, FoldStream))
-    return close(screen, replace(settings, targets=()), counts, time.monotonic() - begun)
+    # Counters say nothing of single items and states.
+    counted_by_flink = replace(settings, targets=(), items=(), end_states=())
+    return close(screen, counted_by_flink, counts, time.monotonic() - begun)
 
 
 def _say_dead(screen: Screen, counts: Mapping[str, int], said: set[str]) -> None:
@@ -197,7 +199,7 @@ def close(
         seconds: how long it ran.
         tables: rows and files that it has written to a folder, if to any.
     """
-    manifest = {**summarise(counts, settings.items), "tables": tables or {}}
+    manifest = {**summarise(counts, settings.items, settings.end_states), "tables": tables or {}}
     manifest["events"][WAITING] = counts.get(WAITING, 0)
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
@@ -342,7 +344,7 @@ def _write_manifest(
         "options": list(settings.arguments),
         "input": {"topics": dict(topics)},
         "items": settings.types,
-        **summarise(counts, settings.items),
+        **summarise(counts, settings.items, settings.end_states),
         "tables": tables,
     }
     try:

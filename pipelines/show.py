@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
@@ -15,7 +17,7 @@ from pipelines.laws import laws, show_laws
 from pipelines.registry import PIPELINES
 from pipelines.screen import PLAIN_WIDTH, Screen, counted
 from pipelines.table_files import files_of, read_file
-from schemas.tables import DEAD_LETTERS, TABLES
+from schemas.tables import CASES, DEAD_LETTERS, TABLES, VARIANTS
 from transforms.sinks.commit import MANIFEST
 from transforms.sinks.manifest import BadManifest, read_manifest
 
@@ -77,7 +79,10 @@ def show(screen: Screen, output: str, tables: list[str], rows: int) -> None:
     show_laws(screen, checked)
     for name in tables or table_names(manifest):
         count = manifest["tables"][name]["rows"]
-        screen.say(f"{name}: {counted(count, 'row')}")
+        why = ""
+        if name == VARIANTS.name and not count and manifest["events"]["transitions"]:
+            why = " (no case came to an end: --end_states names where they do)"
+        screen.say(f"{name}: {counted(count, 'row')}{why}")
         found = first_rows(output, name, rows) if count else None
         if found is not None:
             rendered, left_out = render(found, name, PLAIN_WIDTH)
@@ -156,6 +161,16 @@ def _text(value: Any) -> str:
 def _pairs(value: list[Any] | dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for entry in value.items() if isinstance(value, dict) else value:
         yield entry if isinstance(entry, tuple) else (entry,)
+
+
+def states_of_cases(output: str, file_format: str) -> list[tuple[str, int]]:
+    """Return the states that cases are in, the most frequent first, with how many are."""
+    counts: Counter[str] = Counter()
+    for path in files_of(output, CASES.name, (file_format,)):
+        column = read_file(path, ["state"])["state"].cast(pa.string()).drop_null()
+        for found in pc.value_counts(column).to_pylist():
+            counts[found["values"]] += found["counts"]
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from pipelines.registry import Pipeline
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.values import size_text, time_text
+from schemas.tables import CASES
+from transforms.sinks.steps import NEVER
 from transforms.sources.files import Plan
 from transforms.sources.matching import shown
 
@@ -44,6 +46,8 @@ def close(
     """
     for warning in manifest.get("warnings", ()):
         screen.warn(warning)
+    if any(NEVER.format(state) in manifest.get("warnings", ()) for state in settings.end_states):
+        _show_states(screen, settings, manifest)
     checked = laws(manifest)
     for place, rows in (delivered or {}).items():
         checked += [
@@ -62,6 +66,17 @@ def close(
         f"{seconds:,.1f} s{rate}; {manifest['engine']}, {counted(manifest['shards'], 'shard')}"
     )
     return verdict(screen, settings, manifest, checked)
+
+
+def _show_states(screen: Screen, settings: Settings, manifest: Mapping[str, Any]) -> None:
+    """Say which states cases are in: an end state that nobody has is mostly misspelt."""
+    if CASES.name not in manifest["tables"]:
+        return
+    states = show.states_of_cases(settings.output, settings.output_format)
+    named = ", ".join(f"{name} ({count:,})" for name, count in states[:FIRST_NAMES])
+    more = f" and {len(states) - FIRST_NAMES:,} others" if len(states) > FIRST_NAMES else ""
+    if named:
+        screen.note(f"the last states of cases are {named}{more}")
 
 
 def _show_tables(screen: Screen, settings: Settings, manifest: Mapping[str, Any]) -> None:

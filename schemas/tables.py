@@ -232,7 +232,7 @@ FLOW = _pane_table(
     "What came in, went out and was there in a window; also without events while cases are open.",
     _VERSION,
     _field("started", pa.int64(), "cases whose first transition is in it", False),
-    _field("completed", pa.int64(), "transitions to an end", False),
+    _field("completed", pa.int64(), "transitions to an end, of which a case may have more", False),
     _field("transitions", pa.int64(), "all transitions", False),
     _field("active_cases", pa.int64(), "open cases at its end, as far as it is known", False),
     _field("late", pa.int64(), "events that came too late to be counted", False),

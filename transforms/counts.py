@@ -24,6 +24,8 @@ ITEM = "item:"
 """Prefix of a count that says that a business item was found."""
 UNFIT = "unfit:"
 """Prefix of a count of values that were not of their item's declared type."""
+ENDED = "ended:"
+"""Prefix of a count of transitions to one of the end states that were given."""
 REASON = "reason:"
 """Prefix of a count of dead letters of a stream with one class of error."""
 
@@ -32,6 +34,6 @@ def counted(namespace: type, counts: Mapping[str, int]) -> Iterator[Count]:
     """Yield the counts that are not zero, and add them to Beam's counters."""
     for name, number in counts.items():
         if number:
-            if not name.startswith((WARNING, ITEM, UNFIT)):
+            if not name.startswith((WARNING, ITEM, UNFIT, ENDED)):
                 Metrics.counter(namespace, name).inc(number)
             yield name, number

@@ -279,6 +279,26 @@ def test_a_granule_that_does_not_divide_the_window_is_told_some_that_do(
     assert "--granule 7s does not divide 1h of --window fixed:1h; 2s, 5s, 10s would" in found
 
 
+def test_an_end_state_that_no_case_comes_to_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [event(f"c{i}", state, i + n) for i in range(5) for n, state in enumerate("AB")]
+    source = write(tmp_path / "events.jsonl", [*events, event("d", "Done", 60)])
+    out = tmp_path / "out"
+    manifest = analytics(source, out, "--end_states", "Done,Rejected")
+    assert manifest["warnings"] == ["--end_states Rejected: no case came to it"]
+    said = capsys.readouterr().err
+    assert "the last states of cases are B (5), Done (1)" in said
+    assert len(table(out, "variants")) == 1
+    analytics(source, out, "--end_states", "Rejected", "--output_format", "csv")
+    assert "are B (5), Done (1)" in capsys.readouterr().err
+    assert run.main(["show", str(out), "--table", "variants"]) == 0
+    assert "0 rows (no case came to an end" in capsys.readouterr().out
+    # Nothing at all happened: no word of it.
+    source.write_text("")
+    assert analytics(source, out, "--end_states", "Rejected")["warnings"] == [f"{source} is empty"]
+
+
 def test_a_window_too_short_for_its_cases_is_warned_of(tmp_path: Path) -> None:
     """Each event of an open case has up to 10,000 windows without events behind it."""
     events = [event(f"c{i}", "A", i) for i in range(105)]

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.report.data import PANES, Contents, Look, document, packed
 from pipelines.report.page import page
-from tests.report.tables import BEGIN, Move, cases, save, tables
+from tests.report.tables import BEGIN, Move, cases, save, table_of, tables
 from tests.report.test_page import HOSTILE
 from tests.report.test_serve import serving
 
@@ -61,6 +61,14 @@ class Shown:
 
         expect(self.page.locator("#figures dd").first).to_have_text(count, timeout=30_000)
 
+    def width(self, selector: str) -> float:
+        """Return how wide the first element is, once there is one: a resize draws anew."""
+        found = self.page.wait_for_function(
+            "s => document.querySelector(s)?.getBoundingClientRect().width", arg=selector
+        )
+        width: float = found.json_value()
+        return width
+
     def edges(self) -> int:
         count: int = self.page.locator("#map .edge").count()
         return count
@@ -100,6 +108,21 @@ def test_everything_is_drawn_and_nothing_asked_of_a_network(open_page: Any) -> N
     assert shown.page.locator("#people .bar-row").count() == 2
     assert shown.page.locator("#heat .cell").count() == 7 * 24
     assert shown.page.locator("#variants li").count() == 4
+    assert shown.wrong == []
+
+
+def test_completed_twice_is_told_from_two_cases(open_page: Any) -> None:
+    found = orders(30)
+    shown = open_page(found)
+    assert shown.page.locator("#figures .why").count() == 0
+    # One of them came back after its end, and ended again.
+    flow = found["flow"].to_pylist()
+    place = next(i for i, row in enumerate(flow) if row["completed"])
+    flow[place]["completed"] += 1
+    shown = open_page({**found, "flow": table_of("flow", flow)})
+    assert shown.figure("Completed") == "31"
+    assert shown.page.locator("#figures .why").inner_text() == "of 30 cases"
+    assert "30 cases are complete: one that comes back" in shown.page.inner_text("#flow-say")
     assert shown.wrong == []
 
 
@@ -250,14 +273,13 @@ def test_names_that_are_long_or_not_to_be_seen(open_page: Any) -> None:
         shown.page.set_viewport_size({"width": width, "height": 800})
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
         # Not a letter a line.
-        cell = shown.page.locator("#bottlenecks tbody th").first.bounding_box()
-        assert cell["width"] > 100
+        assert shown.width("#bottlenecks tbody th") > 100
     shown.page.set_viewport_size({"width": 1280, "height": 800})
     shown.page.click("#map-table summary")
     box = shown.page.locator("#map-table .scroll")
     assert box.evaluate("e => e.scrollWidth <= e.clientWidth"), "all columns are in sight"
     shown.page.locator("#map .edge").first.focus()
-    assert shown.page.locator("#tip").bounding_box()["width"] <= 360
+    assert shown.width("#tip") <= 360
     assert shown.wrong == []
 
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from schemas.events import NAME, ORDERED_SCHEMA
 from schemas.tables import CASES, LATE, RETRACTED, TRANSITIONS, Output
 from transforms.arrays import conform, integers
+from transforms.counts import ENDED
 from transforms.kernels import case_rows
 from transforms.kernels.base import END, Control, Order, Step
 from transforms.kernels.case_batch import CaseBatch
@@ -36,7 +37,8 @@ class TransitionsKernel:
 
     Counts of a step: `events`, `transitions`, `outside` (before `Rules.since`), `duplicates`,
     `late`, `retracted`, and for data quality `gaps`, `ties` (equal times in a case) and
-    `reversals` (a transition that stands before an older one of its case in the same file).
+    `reversals` (a transition that stands before an older one of its case in the same file); by
+    `counts.ENDED`, how many came to each end state of the rules.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -185,8 +187,17 @@ class Folded:
                 "gaps": int(moves.gap.sum()) + singles.gaps,
                 "ties": moves.ties + singles.ties,
                 "reversals": moves.reversals + singles.reversals,
+                **self._ended(),
             },
         )
+
+    def _ended(self) -> dict[str, int]:
+        if not self.rules.end_states:
+            return {}
+        states = conform(self.transitions(["to_state"])["to_state"], NAME)
+        many = np.bincount(states.indices.drop_null(), minlength=len(states.dictionary))
+        found = zip(states.dictionary.to_pylist(), many.tolist(), strict=True)
+        return {ENDED + name: n for name, n in found if name in self.rules.end_states}
 
     def _outside(self) -> int:
         if self.rules.since is None:

@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from schemas.tables import TABLES, Output
-from transforms.counts import EVENTS, ITEM, MESSAGES, QUALITY, UNFIT, WARNING, Count
+from transforms.counts import ENDED, EVENTS, ITEM, MESSAGES, QUALITY, UNFIT, WARNING, Count
 from transforms.exchange import fetch, with_schema
 from transforms.sinks.commit import Run, part_name
 
@@ -18,6 +18,8 @@ Part = tuple[str, str, int]
 """A written part: table, file name, rows."""
 
 EMPTY = " is empty"
+
+NEVER = "--end_states {}: no case came to it"
 
 MANY_QUIET = 1_000_000
 
@@ -85,6 +87,7 @@ class Commit(beam.PTransform):
         run: what is committed.
         tables: the tables of the pipeline; those without parts become empty ones.
         items: the business items asked for; those that no event has are warned of.
+        end_states: those given; the same.
         about: what the manifest says beside counts and tables.
         beside: what is committed with the tables and is none: name -> schema of an empty one.
             `about` has an entry of that name, and gets its rows and files.
@@ -94,6 +97,7 @@ class Commit(beam.PTransform):
     run: Run
     tables: tuple[str, ...]
     items: tuple[str, ...] = ()
+    end_states: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Output] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
@@ -125,13 +129,15 @@ class _Commit(beam.DoFn):
         manifest = {
             **step.about,
             **{name: {**step.about[name], **held[name]} for name in step.beside},
-            **summarise(dict(counts), step.items),
+            **summarise(dict(counts), step.items, step.end_states),
             "tables": {name: held[name] for name in step.tables},
         }
         step.run.commit(manifest, files, {**TABLES, **step.beside}, step.gone)
 
 
-def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[str, Any]:
+def summarise(
+    counts: Mapping[str, int], items: tuple[str, ...] = (), end_states: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Arrange a run's counts as the manifest has them: the laws, quality, warnings."""
     messages = {name: counts.get(name, 0) for name in MESSAGES}
     events = {name: counts.get(name, 0) for name in EVENTS}
@@ -145,6 +151,7 @@ def summarise(counts: Mapping[str, int], items: tuple[str, ...] = ()) -> dict[st
         }
         missing = [item for item in items if item.lower() not in found]
         warnings += [f"item {item}: no event has it" for item in missing]
+        warnings += [NEVER.format(state) for state in end_states if ENDED + state not in counts]
     warnings += [
         f"item {name[len(UNFIT) :]}: not of its type and left out: {count:,}"
         for name, count in sorted(counts.items())

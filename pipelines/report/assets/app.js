@@ -14,7 +14,7 @@ const app = (() => {
     const open = known ? openAtEnd(filter, sums) : null;
     const list = [
       ["Cases started", known ? format.short(sums.started) : format.short(data.cases.count)],
-      ["Completed", known ? format.short(sums.completed) : format.short(found.count), complete || model.ended || model.nothing ? null : "no end state is known"],
+      ["Completed", known ? format.short(sums.completed) : format.short(found.count), complete ? again(found, sums) : model.ended || model.nothing ? null : "no end state is known"],
       ["Open at the end", open === null ? "–" : format.short(open)],
       ["Transitions", format.short(sums.transitions)],
       ["Median cycle time", format.duration(found.p50 ?? sums.p50)],
@@ -23,6 +23,12 @@ const app = (() => {
     ];
     dom.put("figures", ...list.map(([label, value, note]) => dom.el("div", {},
       dom.el("dt", { text: label }), dom.el("dd", { text: value }), note && dom.el("dd", { class: "why", text: note }))));
+  }
+
+  // More often than there are cases that are complete: the flow says why.
+  function again(found, sums) {
+    if (!model.data.has.flow || !found.count || sums.completed <= found.count) return null;
+    return `of ${format.counted(found.count, "case")}`;
   }
 
   // One window over all time has no end at which cases could be open: the table of cases tells, if it is there.

@@ -128,6 +128,10 @@ const charts = (() => {
     }
     parts.push(`At most ${format.count(peak.active)} were open at a time (${format.moment(peak.end, step, data.zone)}).`);
     if (!data.cases.complete && !sums.completed) parts.push("No end state is known, so none is completed and all stay open.");
+    const { count } = model.cycles(filter);
+    if (count && !fromCases && sums.completed > count) {
+      parts.push(`${format.counted(count, "case")} ${count > 1 ? "are" : "is"} complete: one that comes back after its end is completed again, and what is taken back stays counted.`);
+    }
     if (fromCases) parts.push("Counted from the table of cases, over all time: there is one window only.");
     if (fromCases && filter.version !== null) parts.push("All versions.");
     say.textContent = parts.join(" ");

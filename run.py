@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = list(argv)
     screen = Screen()
+    # Of a run: what is only looked at is never half written.
+    is_run = bool(arguments) and arguments[0] in PIPELINES
+    kept = "; the tables of an earlier run are as they were" if is_run else ""
     try:
         if not arguments:
             _say(help.overview(_program()))
@@ -103,10 +106,10 @@ def main(argv: Sequence[str]) -> int:
                 screen.note("run it again with --verbose for the stack trace")
         return error.code
     except Terminated:
-        screen.fail("terminated; the tables of an earlier run are as they were")
+        screen.fail(f"terminated{kept}")
         return ExitCode.TERMINATED
     except KeyboardInterrupt:
-        screen.fail("interrupted; the tables of an earlier run are as they were")
+        screen.fail(f"interrupted{kept}")
         return ExitCode.INTERRUPTED
 
 

@@ -527,6 +527,11 @@ def _deliver(
                 break
             except BufferError:
                 poll(0.1)
+            except KafkaException as error:
+                # Such as a topic that was deleted meanwhile.
+                reason = f"{progress.sent:,} messages were sent, and no more are taken"
+                reason = f"{reason}: {topic}: {_reason(error)}"
+                raise DeliveryError(reason) from None
         progress.sent += 1
         if not progress.sent & 1023 or pace:
             poll(0)

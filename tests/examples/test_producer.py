@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import ArgumentTypeError
 from collections import Counter
@@ -208,6 +209,22 @@ def test_a_paced_stream_keeps_its_pace_and_ends_whole(kafka: KafkaBroker, tmp_pa
     assert truth.messages > 100
     times = [t.time for case in truth.cases.values() for t in case.transitions]
     assert abs(max(times) / SECOND - time.time()) < 60
+
+
+def test_a_topic_that_is_deleted_meanwhile_is_said(
+    kafka: KafkaBroker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = "--topic gone --rate 500 --seconds 120 --format json_lines"
+    codes: list[int] = []
+    sender = threading.Thread(target=lambda: codes.append(run(kafka, *options.split())))
+    sender.start()
+    time.sleep(2)
+    kafka.delete_topics("gone")
+    sender.join(90)
+    assert codes == [1]
+    said = capfd.readouterr().err
+    assert re.search(r"error: .*gone.*", said)
+    assert "Traceback" not in said
 
 
 def test_a_topic_for_each_model(kafka: KafkaBroker) -> None:

@@ -6,17 +6,26 @@ import json
 import re
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pytest
+from confluent_kafka import Producer
 
 import run
 from examples.simulator.stream import Record
 from pipelines.report.data import Look, document, packed
 from pipelines.report.folder import read_folder
+from pipelines.report.live.topics import Topics
+from schemas.tables import TABLES
 from tests.pipelines import streams
+from tests.report.tables import cases, tables
 from tests.services.kafka import KafkaBroker
+from transforms.kafka import KafkaTarget
+from transforms.sinks.kafka import messages
 
 SECOND = 1_000_000
 WAYS = (("in", "check", "done"), ("in", "check", "check", "refused"), ("in", "done"))
@@ -55,6 +64,48 @@ def asked(url: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a page's data, and how the stream stands."""
     with urllib.request.urlopen(f"{url}data", timeout=20) as answer:  # noqa: S310
         return orjson.loads(answer.read()), json.loads(answer.headers["X-Stream"])
+
+
+def test_topics_that_are_deleted_are_said_and_read_anew_when_they_are_back(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.report.live.topics.REFRESH_S", 0.3)
+    target = KafkaTarget((kafka.address,), prefix=streams.new_name("p") + "-")
+    flow = tables(cases(9, (("in", "done"),)))["flow"]
+    names = [target.topic(name) for name in ("flow", "workload")]
+    source = Topics(target)
+
+    def follow(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not until():
+            assert time.monotonic() < end, source.problem
+            source.refresh()
+
+    def rows() -> int:
+        found = source.contents().tables.get("flow")
+        return 0 if found is None else found.num_rows
+
+    def send(table: pa.Table) -> None:
+        for name in names:
+            kafka.create_topic(name)
+        producer = Producer({"bootstrap.servers": kafka.address})
+        for message in messages(table, TABLES["flow"]):
+            producer.produce(names[0], **message)
+        producer.flush(10)
+
+    try:
+        follow(lambda: f"such as {names[0]}" in source.problem)
+        send(flow)
+        follow(lambda: rows() == flow.num_rows)
+        assert source.problem == ""
+        kafka.delete_topics(*names)
+        follow(lambda: source.problem.startswith(f"deleted: {names[0]}, {names[1]}; "))
+        # What came before is still shown, until there is something else.
+        assert rows() == flow.num_rows
+        send(flow.slice(0, 2))
+        follow(lambda: rows() == 2 and source.problem == "")
+    finally:
+        source.close()
 
 
 def test_the_live_page_is_the_report_of_a_run_over_files(

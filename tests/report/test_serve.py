@@ -94,6 +94,10 @@ def test_what_is_known_is_not_sent_again(folder: Path) -> None:
         assert (status, body) == (304, b"")
         # How the stream stands is told all the same.
         assert json.loads(headers["X-Stream"])["rate"] == 0
+        # And in the data of whoever asks for it anew.
+        _, headers, body = get(server, "/data")
+        assert headers["ETag"] == tag
+        assert orjson.loads(body)["live"] == json.loads(headers["X-Stream"])
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,24 @@ def test_no_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     code = run.main(["serve", "--input", str(tmp_path / "no"), "--port", "0"])
     assert code == ExitCode.NO_INPUT
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_no_broker_is_said_and_a_signal_ends_the_wait(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("confluent_kafka")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        command = [sys.executable, "run.py", "serve", "--input", f"kafka://{address}/m-"]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"looking for the broker at {address}\n"
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.stderr.read() == "error: terminated\n"
+            assert process.wait(30) == ExitCode.TERMINATED
+        assert run.main(["serve", "--input", f"kafka://{address}/m-"]) == ExitCode.NO_INPUT
+        assert f"no Kafka broker answers at {address}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

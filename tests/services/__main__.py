@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace, ended: threading.Event) -> int:
             print("\nstopping", flush=True)
             broker.stop()
             return 0
-        print(f"error: the broker has ended: {broker.log}", file=sys.stderr)
+        # A temporary folder goes with it.
+        print(f"error: the broker has ended; its last words:\n{broker.log_end()}", file=sys.stderr)
     return 1
 
 

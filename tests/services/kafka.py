@@ -166,6 +166,12 @@ class KafkaBroker(Service):
             done.result(30)
         self._wait_for_partitions(admin, name, partitions)
 
+    def delete_topics(self, *names: str) -> None:
+        """Delete topics and wait until the broker has done it."""
+        admin = self.admin()
+        for done in admin.delete_topics(list(names)).values():
+            done.result(10)
+
     def add_partitions(self, name: str, total: int) -> None:
         """Let a topic have `total` partitions and wait until it has.
 
@@ -184,7 +190,7 @@ class KafkaBroker(Service):
             if len(found) == count and all(part.leader >= 0 for part in found.values()):
                 return
             time.sleep(0.02)
-        reason = f"topic {name} has no leaders after some seconds\n{self._log_end()}"
+        reason = f"topic {name} has no leaders after some seconds\n{self.log_end()}"
         raise BrokerError(reason)
 
     def _format(self, home: Path) -> None:
@@ -254,13 +260,13 @@ class KafkaBroker(Service):
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if not self.running:
-                reason = f"the broker ended while it started; {self.log}:\n{self._log_end()}"
+                reason = f"the broker ended while it started; {self.log}:\n{self.log_end()}"
                 raise BrokerError(reason)
             if time.monotonic() > deadline:
                 self.kill()
                 reason = (
                     f"the broker did not answer within {_START_SECONDS:.0f} s; "
-                    f"{self.log}:\n{self._log_end()}"
+                    f"{self.log}:\n{self.log_end()}"
                 )
                 raise BrokerError(reason)
             time.sleep(0.05)
@@ -274,7 +280,8 @@ class KafkaBroker(Service):
         except KafkaException:
             return False
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """Return the last lines of its log."""
         if not self.log.exists():
             return ""
         lines = self.log.read_text("utf-8", "replace").splitlines()

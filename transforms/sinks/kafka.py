@@ -144,7 +144,7 @@ class _Produce(beam.DoFn):
             taken = self._producer.produce_batch(topic, part, on_delivery=self._on_delivery)
             if taken < len(part):
                 self._spent = []  # they hold their errors
-                self._raise(next(row["_error"] for row in part if "_error" in row))
+                self._raise(next(row["_error"] for row in part if "_error" in row), topic)
             self._producer.poll(0)
             self._sent += 1
 
@@ -156,7 +156,7 @@ class _Produce(beam.DoFn):
                 break
             self._wait(1.0)
         if self._failed:
-            self._raise(self._failed[0])
+            self._raise(*self._failed[0])
         self._forget_given()
 
     def _wait(self, seconds: float) -> None:
@@ -179,11 +179,11 @@ class _Produce(beam.DoFn):
         self._given = []
         self._sent = self._bytes = 0
 
-    def _on_delivery(self, error: Any, _: Any) -> None:
+    def _on_delivery(self, error: Any, message: Any) -> None:
         if error is not None:
-            self._failed.append(error)
+            self._failed.append((error, message.topic()))
 
-    def _raise(self, error: Any) -> None:
+    def _raise(self, error: Any, topic: str) -> None:
         """Fail the bundle, so that the runner repeats it, with a producer that knows nothing."""
         producer, self._producer = self._producer, None
         producer.purge()
@@ -191,7 +191,10 @@ class _Produce(beam.DoFn):
         hint = ""
         if error.code() == error.MSG_SIZE_TOO_LARGE:
             hint = "; raise max.message.bytes of the topic"
-        reason = f"{servers} did not take rows: {error.str()}{hint}"
+        gone = (error.UNKNOWN_TOPIC_OR_PART, error._UNKNOWN_TOPIC, error._UNKNOWN_PARTITION)
+        if error.code() in gone:
+            hint = "; it was deleted: run the stream again, which creates it"
+        reason = f"{servers} did not take rows of {topic}: {error.str()}{hint}"
         raise BrokerFault(reason)
 
 

@@ -12,6 +12,7 @@ what is derived from it.
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import hmac
 import ipaddress
@@ -159,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(HTTPStatus.NOT_MODIFIED, b"", tag)
             elif "gzip" in self.headers.get("Accept-Encoding", ""):
                 tag["Content-Encoding"] = "gzip"
-                self._send(HTTPStatus.OK, snapshot.packed, tag, "application/json")
+                packed = gzip.compress(snapshot.data, 1, mtime=0)
+                self._send(HTTPStatus.OK, packed, tag, "application/json")
             else:
                 self._send(HTTPStatus.OK, snapshot.data, tag, "application/json")
         else:
@@ -206,7 +208,7 @@ def serve(screen: Screen, wanted: Serving) -> ExitCode:
     Raises:
         RunError: there is no such folder, no broker answers, or nobody can listen there.
     """
-    source = _source(wanted)
+    source = _source(screen, wanted)
     snapshots = Snapshots(source, wanted.title, wanted.zone)
     try:
         server = Server(wanted, snapshots)
@@ -228,11 +230,16 @@ def serve(screen: Screen, wanted: Serving) -> ExitCode:
     return ExitCode.OK
 
 
-def _source(wanted: Serving) -> Source:
+def _source(screen: Screen, wanted: Serving) -> Source:
     if wanted.target is not None:
         from pipelines.report.live.topics import Topics  # noqa: PLC0415 (the client may be missing)
 
-        brokers.check_target(wanted.target, ())
+        screen.note(f"looking for the broker at {','.join(wanted.target.servers)}")
+        try:
+            brokers.check_target(wanted.target, ())
+        except RunError as error:
+            # What a stream writes to is what we read.
+            raise RunError(ExitCode.NO_INPUT, error.text) from None
         return Topics(wanted.target)
     if "://" not in wanted.folder and not os.path.isdir(wanted.folder):
         text = (

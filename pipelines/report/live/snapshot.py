@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import logging
@@ -32,16 +31,23 @@ class Snapshot:
     """Data of the page.
 
     Attributes:
-        data: JSON.
-        packed: the same, by gzip.
-        tag: of HTTP; another one for other data.
-        live: how the stream stands, JSON in ASCII, which changes while the data does not.
+        body: a JSON object, of what changes with the tables only.
+        tag: of HTTP; another one for another body.
+        live: how the stream stands, JSON in ASCII, which changes while the body does not.
     """
 
-    data: bytes
-    packed: bytes
+    body: bytes
     tag: str
     live: str
+
+    @property
+    def data(self) -> bytes:
+        """The whole, as JSON."""
+        return b'{"tag":%b,"live":%b,%b' % (
+            orjson.dumps(self.tag),
+            self.live.encode(),
+            self.body[1:],
+        )
 
 
 class Snapshots:
@@ -59,9 +65,10 @@ class Snapshots:
         self._rate = Rate(time.monotonic)
         self._body = b""
         self._total = 0
+        self._said = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="look for rows", daemon=True)
-        self.newest = Snapshot(b"", b"", "", "null")
+        self.newest = Snapshot(b"", "", "null")
 
     def start(self) -> None:
         """Make the first, and others from then on.
@@ -86,9 +93,7 @@ class Snapshots:
                 self._look("")
             except (RunError, BrokerFault, OSError) as error:
                 # What was there is still shown, with what is wrong.
-                problem = error.text if isinstance(error, RunError) else one_line(error)
-                LOGGER.warning("%s", problem)
-                self._make(problem)
+                self._make(error.text if isinstance(error, RunError) else one_line(error))
             pause = max(LOOK_S, REST * (time.monotonic() - begun))
 
     def _look(self, problem: str) -> None:
@@ -103,12 +108,13 @@ class Snapshots:
 
     def _make(self, problem: str) -> None:
         now = time.time_ns() // 1_000_000
-        standing_ = standing(self._source, self._rate.of(self._total), now, problem)
-        live = json.dumps(standing_)
-        tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
-        if tag == self.newest.tag:
+        found = standing(self._source, self._rate.of(self._total), now, problem)
+        if found["problem"] not in ("", self._said):
+            LOGGER.warning("%s", found["problem"])
+        self._said = found["problem"]
+        live = json.dumps(found)
+        if self._body is not self.newest.body:
+            tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+            self.newest = Snapshot(self._body, tag, live)
+        else:
             self.newest = replace(self.newest, live=live)
-            return
-        head = orjson.dumps({"tag": tag, "live": standing_})
-        data = head[:-1] + b"," + self._body[1:]
-        self.newest = Snapshot(data, gzip.compress(data, 1, mtime=0), tag, live)

@@ -43,7 +43,7 @@ class Topics:
         most: rows of a table that are remembered.
 
     Attributes:
-        problem: that the broker does not answer; empty while it does.
+        problem: that the broker does not answer, or has lost topics; empty while all is well.
     """
 
     def __init__(self, target: KafkaTarget, most: int = MOST_KEPT) -> None:
@@ -55,6 +55,9 @@ class Topics:
         self._consumer = self._make()
         self._tables = {target.topic(name): name for name in COLUMNS}
         self._assigned: set[tuple[str, int]] = set()
+        # Partitions that were not there when it was last asked, and topics given up.
+        self._missing: set[tuple[str, int]] = set()
+        self._deleted: set[str] = set()
         self._asked = float("-inf")
         self._rows: dict[str, pa.Table] = {}
         self._lost: dict[str, int] = {}
@@ -120,13 +123,39 @@ class Topics:
             if topic in there
             for partition in there[topic].partitions
         }
+        self._give_up(self._assigned - wanted)
         new = wanted - self._assigned
+        for topic in self._deleted & {topic for topic, _ in new}:
+            # Another one of that name: what was in the old one is of another life.
+            self._rows.pop(self._tables[topic], None)
+            self._deleted.remove(topic)
+        if not there.keys() & self._tables.keys() and not self._deleted:
+            self.problem = (
+                f"{','.join(self._target.servers)} has no topic of a stream's tables that begins "
+                f"with '{self._target.prefix}', such as {self._target.topic('flow')}"
+            )
+        if self._deleted:
+            self.problem = (
+                f"deleted: {', '.join(sorted(self._deleted))}; what had come from there is still "
+                "shown, and a stream that is started again creates it anew"
+            )
         if new:
             begin = kafka.OFFSET_BEGINNING
             self._consumer.incremental_assign(
                 [kafka.TopicPartition(topic, number, begin) for topic, number in sorted(new)]
             )
             self._assigned |= new
+
+    def _give_up(self, missing: set[tuple[str, int]]) -> None:
+        """Read no longer what the broker did not know twice: while it starts it knows nothing."""
+        gone = missing & self._missing
+        self._missing = missing - gone
+        if not gone:
+            return
+        kafka = client()
+        self._consumer.incremental_unassign([kafka.TopicPartition(*each) for each in sorted(gone)])
+        self._assigned -= gone
+        self._deleted |= {topic for topic, _ in gone}
 
     def _succeed(self) -> None:
         """Go on with a new consumer, at the same rows, where this one hears nobody."""

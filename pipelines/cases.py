@@ -302,6 +302,7 @@ def about(settings: Settings, run: RunContext, kernel: Kernel) -> dict[str, Any]
         "options": list(settings.arguments) if not settings.mask else _without_paths(settings),
         "input": {"files": len(run.plan.files), "bytes": run.plan.bytes},
         "items": settings.types,
+        **settings.cut,
     }
 
 

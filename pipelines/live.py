@@ -344,6 +344,7 @@ def _write_manifest(
         "options": list(settings.arguments),
         "input": {"topics": dict(topics)},
         "items": settings.types,
+        **settings.cut,
         **summarise(counts, settings.items, settings.end_states),
         "tables": tables,
     }

@@ -146,6 +146,11 @@ class Settings:
         return self.window
 
     @property
+    def cut(self) -> dict[str, str]:
+        """How time is cut, as the manifest has it; nothing for a pipeline without windows."""
+        return {} if self.window is None else {"window": str(self.window)}
+
+    @property
     def types(self) -> dict[str, str]:
         """The type of each item, as the manifest has it: `string` where none is declared."""
         declared = self.context().item_types if self.items else {}

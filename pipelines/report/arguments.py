@@ -24,7 +24,7 @@ DEFAULT_PORT = 8050
 
 _INPUT = ("--input FOLDER", "the --output of a run of analytics")
 _TITLE = ("--title TEXT", "the page's heading (default: the folder's name)")
-_ZONE = ("--timezone ZONE", "of the times, days and hours shown (default: UTC)")
+_ZONE = ("--timezone ZONE", "of the times shown (default: that of the windows' days, else UTC)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Report:
         folder: of the tables.
         output: path of the page.
         title: its heading.
-        zone: time zone of what it shows.
+        zone: time zone of what it shows; empty for that of the windows.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class Serving:
         folder: of the tables; empty if they are topics.
         target: where the topics are.
         title: the page's heading.
-        zone: time zone of what it shows.
+        zone: time zone of what it shows; empty for that of the windows.
         host: address to listen to.
         port: 0 for a free one.
         token: what whoever looks must know; empty for nothing.
@@ -91,7 +91,7 @@ def parse_report(argv: Sequence[str]) -> Report:
     elif os.path.isdir(output) or output.endswith("/"):
         file = os.path.join(output, "report.html")
         reader.problems.append(f"--output '{output}' is a folder; give a file, such as {file}")
-    zone = reader.read("timezone", values.zone, "UTC")
+    zone = reader.read("timezone", values.zone, "")
     if reader.problems:
         raise UsageError(*reader.problems)
     return Report(folder or "/", output, given["title"] or _name_of(folder), zone)
@@ -117,7 +117,7 @@ def parse_serve(argv: Sequence[str]) -> Serving:
         target = _target(text, reader.problems)
     elif misfit := no_folder(text):
         reader.problems.append(f"--input {misfit}")
-    zone = reader.read("timezone", values.zone, "UTC")
+    zone = reader.read("timezone", values.zone, "")
     port = reader.read("port", lambda text: values.whole(text, 0, 65_535), DEFAULT_PORT)
     token = reader.read("token", _token, b"")
     host = given["host"] or "127.0.0.1"

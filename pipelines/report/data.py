@@ -26,6 +26,7 @@ from pipelines.report.sums import Names, integers, weigh
 from pipelines.table_files import plain_schema
 from schemas.tables import TABLES
 from transforms.kernels.partial_rows import ERROR
+from transforms.windows import WindowError, windowing
 
 MOST_ROWS = 50_000
 """Of a part."""
@@ -37,6 +38,8 @@ TAIL = 10
 """Windows of nothing but open cases are kept at the end: a tenth as many as were before them."""
 
 COARSEST = 24
+
+_DAY_MS = 86_400_000
 
 PANES = ("process_map", "state_times", "flow", "workload", "variants")
 """The tables of analytics, without which there is no report."""
@@ -84,14 +87,15 @@ class Look:
 
     Attributes:
         title: its heading.
-        zone: time zone that times are shown in.
+        zone: time zone that times are shown in; empty for that of the windows, if they are days
+            of one and the run has said so, else UTC.
         made: when it was made, in ms since the epoch.
         positions: state -> x, y, width, height, where the map has a drawing of its own, as a
             BPMN diagram is; states without one are laid out below.
     """
 
     title: str
-    zone: str = "UTC"
+    zone: str = ""
     made: int = 0
     positions: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -105,13 +109,14 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
     """
     cut = list(contents.notes)
     contents = replace(contents, tables=last_panes(contents.tables, PANES))
-    frame = _frame(contents, look.zone, cut)
+    zone = look.zone or _zone_of(contents.manifest)
+    frame = _frame(contents, zone, cut)
     chosen = _chosen(contents, frame.windows)
     coarser = 0
     made = _parts(chosen, frame)
     while _largest(made) > MOST_ROWS and frame.periods.count > 1 and coarser < COARSEST:
         coarser += 1
-        frame = replace(frame, periods=periods_of(frame.windows, look.zone, coarser))
+        frame = replace(frame, periods=periods_of(frame.windows, zone, coarser))
         made = _parts(chosen, frame)
     for name, weight in parts.WEIGHTS.items():
         made[name], lost = parts.trimmed(made[name], weight, MOST_ROWS)
@@ -122,7 +127,7 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         "title": look.title,
         "source": contents.source,
         "made": look.made,
-        "zone": look.zone,
+        "zone": zone,
         "error": ERROR,
         "groups": frame.groups.document(),
         "versions": frame.versions.document(),
@@ -131,7 +136,7 @@ def document(contents: Contents, look: Look) -> dict[str, Any]:
         "ways": parts.ways(contents.rows("variants"), frame),
         "variant_rest": frame.variants.rest,
         "periods": {
-            **frame.periods.document(look.zone),
+            **frame.periods.document(zone),
             "window": frame.windows.length,
             "overlap": frame.windows.overlap,
         },
@@ -164,6 +169,7 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
     windows = windows_of(np.concatenate(starts), np.concatenate(ends))
     if windows.mixed:
         cut.append("rows of the global window stand beside those of others, and are left out")
+    _check_days(windows, zone, cut)
     windows = _without_tail(contents, windows, zone, cut)
     names = _names(contents, cut)
     return Frame(
@@ -176,6 +182,26 @@ def _frame(contents: Contents, zone: str, cut: list[str]) -> Frame:
         actors=names["actors"],
         variants=names["variants"],
     )
+
+
+def _zone_of(manifest: Mapping[str, Any] | None) -> str:
+    """Return the zone of the days that a run's windows are, as it says itself; else UTC."""
+    given = str((manifest or {}).get("window", ""))
+    try:
+        return windowing(given).zone or "UTC"
+    except WindowError:
+        return "UTC"
+
+
+def _check_days(windows: Windows, zone: str, cut: list[str]) -> None:
+    """Say so if windows are days, but not of the zone that they are shown in."""
+    if windows.is_global or windows.overlap or windows.length % _DAY_MS:
+        return
+    begins = datetime.fromtimestamp(windows.start[0] / 1000, ZoneInfo(zone))
+    if (begins.hour, begins.minute) != (0, 0):
+        cut.append(
+            f"days begin at {begins:%H:%M} here: --timezone shows them in the zone of --window"
+        )
 
 
 def _without_tail(contents: Contents, windows: Windows, zone: str, cut: list[str]) -> Windows:

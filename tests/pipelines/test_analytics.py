@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 
 import run
 from pipelines.registry import PIPELINES
+from pipelines.report.data import Contents, Look, document
 from pipelines.report.folder import read_folder
 from pipelines.report.live.files import LiveFolder
 from tests.pipelines.test_transitions import manifest_of
@@ -310,6 +312,26 @@ def test_a_window_too_short_for_its_cases_is_warned_of(tmp_path: Path) -> None:
     flow = table(tmp_path / "out", "flow")
     assert len({row["row_id"] for row in flow}) == len(flow)
     assert sum(row["started"] for row in flow) == 105
+
+
+def test_days_of_a_zone_are_shown_in_that_zone(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [event(f"c{n}", "A", 700 * n) for n in range(4)])
+    out = tmp_path / "out"
+    manifest = analytics(source, out, "--window", "fixed:1d@America/Lima")
+    assert manifest["window"] == "fixed:1d@America/Lima"
+    contents = read_folder(str(out))
+
+    def shown(contents: Contents, zone: str = "") -> tuple[str, list[str]]:
+        page = document(contents, Look("T", zone))
+        return page["zone"], [each for each in page["cut"] if "days begin" in each]
+
+    assert shown(contents) == ("America/Lima", [])
+    said = "days begin at {} here: --timezone shows them in the zone of --window"
+    assert shown(contents, "Asia/Kolkata") == ("Asia/Kolkata", [said.format("10:30")])
+    # A stream that has not ended says nothing of itself yet.
+    assert shown(replace(contents, manifest=None)) == ("UTC", [said.format("05:00")])
+    analytics(source, out, "--window", "sliding:2d/1d")
+    assert shown(read_folder(str(out))) == ("UTC", [])
 
 
 def test_tables_of_a_run_before_do_not_stay(tmp_path: Path) -> None:

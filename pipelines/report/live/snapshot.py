@@ -56,7 +56,7 @@ class Snapshots:
     Args:
         source: where rows come from.
         title: the page's heading.
-        zone: time zone of what it shows.
+        zone: time zone of what it shows; empty for that of the windows.
     """
 
     def __init__(self, source: Source, title: str, zone: str) -> None:

@@ -533,7 +533,8 @@ class Reader:
     def _check_windows(self) -> None:
         """Refuse what only a pipeline without windows can do."""
         for name in ("keep_state", "state_from"):
-            if self.given[name]:
+            # Of topics it has been refused already.
+            if self.given[name] and not any(f"--{name} is" in each for each in self.problems):
                 self.problems.append(
                     f"--{name} is of transitions: windows that are open could not go on; leave it "
                     "out, and let the stream read from ?start=earliest"

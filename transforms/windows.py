@@ -29,7 +29,7 @@ LONGEST_MS = 36_500 * DAY_MS
 MOST_BUCKETS = 1000
 """Of a sliding window."""
 
-FORMS = "fixed:1h, fixed:1d@Europe/Berlin, sliding:1d/1h or global"
+FORMS = "fixed:1h, fixed:1d@Europe/Berlin, sliding:1d/1h, sliding:7d/1d@Europe/Berlin or global"
 
 _EPOCH = date(1970, 1, 1)
 
@@ -111,6 +111,7 @@ def windowing(text: str) -> Windowing:
         WindowError: it is none of them, or does not fit together.
     """
     kind, _, rest = text.strip().partition(":")
+    kind = kind.lower()
     if kind == "global" and not rest:
         return Windowing()
     if kind not in ("fixed", "sliding") or not rest:
@@ -130,8 +131,10 @@ def windowing(text: str) -> Windowing:
         )
         raise WindowError(msg)
     if size_ms // period_ms > MOST_BUCKETS:
-        least = show_ms(-(-size_ms // MOST_BUCKETS))
-        msg = f"'{text}': more than {MOST_BUCKETS} steps a window; {least} is the least"
+        least = -(-size_ms // MOST_BUCKETS)
+        near = [ms for ms in _GRANULES_MS if ms >= least and not size_ms % ms]
+        step = show_ms(near[0] if near else size_ms)
+        msg = f"'{text}': more than {MOST_BUCKETS} steps a window; {step} is a step that fits"
         raise WindowError(msg)
     if "@" in rest and not zone:
         reason = f"'{text}' names no time zone behind the @; give {FORMS}"

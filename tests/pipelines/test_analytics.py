@@ -182,7 +182,8 @@ def test_hours_tell_what_the_whole_tells(tmp_path: Path) -> None:
 def test_an_empty_input_gives_empty_tables(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("\n")
-    manifest = analytics(source, tmp_path / "out", "--format", "json_lines")
+    manifest = analytics(source, tmp_path / "out", "--format", "json_lines", "--window", "Global")
+    assert manifest["window"] == "global"
     assert {name: each["rows"] for name, each in manifest["tables"].items()} == dict.fromkeys(
         DEFAULT, 0
     )
@@ -254,6 +255,8 @@ def test_more_states_than_are_kept_apart(tmp_path: Path) -> None:
         (["--window", "hourly"], "is no window: give fixed:1h"),
         (["--window", ""], "is no window: give fixed:1h"),
         (["--window", "fixed:1d@"], "names no time zone"),
+        (["--window", "sliding:1d/1s"], "2m is a step that fits"),
+        (["--window", "weekly"], "sliding:7d/1d@Europe/Berlin or global"),
         (["--window", "fixed:99999999999999999999d"], "36500d is the longest window"),
         (["--window", "sliding:3d/2d@Europe/Berlin"], "such as 1d"),
         (["--tables", "proces_map"], "did you mean 'process_map'"),

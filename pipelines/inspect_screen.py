@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.inspect_seen import Kind, Look, Seen
+from pipelines.origins import Origin
 from pipelines.screen import PLAIN_WIDTH, Screen, counted
 from pipelines.values import time_text
 
@@ -71,7 +72,12 @@ def _show_origins(screen: Screen, kind: Kind, look: Look, told: list[tuple[Kind,
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("column", "from", "how"):
         table.add_column(name, overflow="fold")
-    for origin in kind.origins:
+    empty = [each for each in kind.origins if not each.source and "never filled" in each.how]
+    shown = [each for each in kind.origins if each not in empty]
+    if empty:
+        # A format may leave most columns alone: they are one row.
+        shown.append(Origin(", ".join(each.column for each in empty), "", empty[0].how))
+    for origin in shown:
         lost = origin.how.startswith("not found") or origin.how.endswith("not found")
         table.add_row(origin.column, origin.source, Text(origin.how, "red" if lost else ""))
     screen.table(table)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import run
 from pipelines import inspect_texts
 from tests.formats.avro.records import container, step
 from tests.formats.messages.builder import cloud_event, zeebe
@@ -286,6 +287,11 @@ def test_lines_of_a_stranger_s_format(capsys: pytest.CaptureFixture[str]) -> Non
     assert told["attributes.color"] == ("color", "--items: never filled in these 2 events")
     assert told["state"] == (None, "none: the activity")
     assert told["event_id"] == (None, "none: the hash of case, time, activity and place")
+    # On a terminal what is empty is one row.
+    run.main(["inspect", "--input", "app.log"])
+    said = capsys.readouterr().out
+    assert said.count("never filled") == 1
+    assert "workflow_group, model_version" in " ".join(said.split())
     Path("one.log").write_text(lines[0])
     (found,) = as_json(capsys, "--input", "one.log")
     assert origins(found)["case_id"][1] == "the format, logfmt: filled in the one event"

@@ -131,7 +131,7 @@ const processMap = (() => {
       parts.push(`The most frequent move is ${from} → ${to}, ${format.share(first.count, graph.moves)} of all.`);
     }
     const loops = named.filter((edge) => edge.from === edge.to);
-    if (loops.length) parts.push(`${format.counted(loops.length, "state")} can be entered again from itself.`);
+    if (loops.length) parts.push(`${format.counted(loops.length, "state")} ${loops.length > 1 ? "have moves to themselves" : "has a move to itself"}.`);
     if (!model.data.ends.count.length) {
       parts.push("No end state is known, so no end is drawn: name them with --end_states when transitions are made.");
     }

@@ -38,6 +38,7 @@ from pipelines.registry import Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
+from pipelines.table_files import files_of
 from pipelines.topic_memory import remember
 from pipelines.topics import check_brokers, check_schemas, plan_topics
 from pipelines.values import time_text
@@ -48,6 +49,7 @@ from transforms.counts import REASON
 from transforms.decode_messages import DecodeMessages
 from transforms.fold.granules import WAITING
 from transforms.fold.streaming import FoldStream
+from transforms.kafka.address import COMMITTED
 from transforms.sinks.commit import OutputError, Run
 from transforms.sinks.delivery import delivered
 from transforms.sinks.granules import check_tables, write_manifest, written
@@ -317,6 +319,19 @@ def _warn_of_files(
         screen.warn(
             f"{settings.output} will get many small files, some for each shard and granule of "
             f"{settings.granule_ms:,} ms; --granule 60s makes fewer"
+        )
+    # Where it begins does not matter to a subscription.
+    goes_on = any(getattr(each, "start", COMMITTED) == COMMITTED for each in settings.sources)
+    if (
+        engine.local
+        and goes_on
+        and not settings.state_from
+        and any(files_of(settings.output, name) for name in settings.tables)
+    ):
+        screen.warn(
+            f"{settings.output} has the tables of an earlier run, whose memory of open cases ended "
+            "with it: they begin anew. From Kafka ?start=earliest gives the same rows again; "
+            "--state_from goes on from a backfill"
         )
     if not engine.local and sink.store.local:
         screen.warn(

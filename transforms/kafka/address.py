@@ -27,6 +27,8 @@ from transforms.addresses import (
 from transforms.durations import show_ms
 
 GROUP = "imixs-streams"
+COMMITTED = "committed"
+"""`start` of an address that names none: the group's offsets."""
 
 _SCHEME = "kafka://"
 _TOPIC = re.compile(r"[A-Za-z0-9._*-]{1,249}")
@@ -62,7 +64,7 @@ class KafkaAddress(Broker):
 
     topics: tuple[str, ...] = ()
     group: str = GROUP
-    start: str = "committed"
+    start: str = COMMITTED
     idle_ms: int = 1000
     refresh_ms: int = 20_000
 
@@ -91,20 +93,20 @@ class KafkaAddress(Broker):
             query.get("config", ""),
             topics,
             query.get("group", group),
-            query.get("start", "committed"),
+            query.get("start", COMMITTED),
             read_duration_ms(uri, "idle", query["idle"]) if "idle" in query else cls.idle_ms,
             read_duration_ms(uri, "refresh", query["refresh"])
             if "refresh" in query
             else cls.refresh_ms,
         )
-        if address.start not in {"committed", "earliest", "latest"}:
+        if address.start not in {COMMITTED, "earliest", "latest"}:
             _time_ms(uri, address.start)
         return address
 
     @property
     def start_ms(self) -> int | None:
         """The start as milliseconds since the epoch, if it is a time."""
-        if self.start in {"committed", "earliest", "latest"}:
+        if self.start in {COMMITTED, "earliest", "latest"}:
             return None
         return _time_ms(str(self.start), self.start)
 
@@ -112,7 +114,7 @@ class KafkaAddress(Broker):
         text = (
             f"{_SCHEME}{','.join(self.servers)}/{','.join(self.topics)}?group={quoted(self.group)}"
         )
-        if self.start != "committed":
+        if self.start != COMMITTED:
             text += f"&start={quoted(self.start)}"
         if self.idle_ms != KafkaAddress.idle_ms:
             text += f"&idle={show_ms(self.idle_ms)}"

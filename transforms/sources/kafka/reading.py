@@ -18,6 +18,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.kafka import BrokerFault, Hearing, Monitor, client, matching
+from transforms.kafka.address import COMMITTED
 from transforms.sources.kafka.marks import KafkaMark, bound_of, committer_of, consumer_of
 from transforms.sources.kafka.partitions import Key, Partitions, restore
 from transforms.sources.kafka.slice import KafkaSlice
@@ -360,7 +361,7 @@ class KafkaReading(Reading):
         begin: dict[Key, tuple[int, int | None]] = {}
         places: dict[Key, Any] = {}
         start_ms = address.start_ms
-        if address.start == "committed":
+        if address.start == COMMITTED:
             wanted = [self._place(*key) for key in keys]
             answers = self._consumer.committed(wanted, timeout=ASK_S)
             places = {(each.topic, each.partition): each for each in answers}
@@ -374,7 +375,7 @@ class KafkaReading(Reading):
             place = places.get(key)
             if place is not None and place.error is not None:
                 raise self._exception(place.error)
-            if address.start == "committed" and place is not None and place.offset >= 0:
+            if address.start == COMMITTED and place is not None and place.offset >= 0:
                 if low <= place.offset <= high:
                     offset, bound = place.offset, bound_of(place.metadata)
                 else:

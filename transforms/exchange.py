@@ -144,10 +144,15 @@ def without_nulls(table: pa.Table) -> pa.Table:
 def with_schema(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
     """Put tables after each other, in a schema; columns that they lack are null."""
     columns = []
+    names = [set(table.column_names) for table in tables]
+    rows = sum(table.num_rows for table in tables)
     for field in schema:
+        if not any(field.name in there for there in names):
+            columns.append(nulls(field.type, rows))
+            continue
         chunks: list[pa.Array] = []
-        for table in tables:
-            if field.name in table.column_names:
+        for table, there in zip(tables, names, strict=True):
+            if field.name in there:
                 chunks += table[field.name].chunks
             else:
                 chunks.append(nulls(field.type, table.num_rows))

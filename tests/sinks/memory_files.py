@@ -20,6 +20,8 @@ class _Upload(io.BytesIO):
     def close(self) -> None:
         if not self.closed:
             if self._path.startswith(READ_ONLY):
+                # Once: whoever collects it closes it again.
+                super().close()
                 message = "403 Forbidden\nand more"
                 raise BeamIOError(message)
             OBJECTS[self._path] = self.getvalue()

@@ -18,7 +18,7 @@ from pipelines.settings import Settings
 from pipelines.stream_io import beam_time
 from transforms.decode import DEAD
 from transforms.exchange import Exchange
-from transforms.fold.bounded import BoundedFold
+from transforms.fold.bounded import CHUNK_BYTES, BoundedFold
 from transforms.fold.granules import GranuleFold
 from transforms.fold.made import Setting
 from transforms.fold.passing import HANDED, ByColumn, ByFamily, Family, HandOn
@@ -46,6 +46,9 @@ LOCAL_GROUP_SHARDS = 1
 
 WINDOW_SHARDS = 64
 """Parts of a bounded fold of windows at most, of each family of partial rows."""
+
+BUCKETS_AT_ONCE = 16
+"""Windows of more buckets are folded in smaller steps: their partial rows are larger."""
 
 OFTEN_MS = 60_000
 """Partial rows are put together at least so often, however long a window is."""
@@ -91,8 +94,9 @@ def _stream(
     )
     folded = decoded.events | "Fold" >> fold
     early_ms = early_of(settings)
+    since_ms = _since_ms(settings)
     windows = GranuleFold(
-        WindowKernel(settings.windowing, early_ms, tables=run.tables),
+        WindowKernel(settings.windowing, early_ms, since_ms=since_ms, tables=run.tables),
         disorder_us=0,
         granule_ms=_granule_ms(settings, early_ms),
         by_marks=stream.by_marks,
@@ -122,12 +126,20 @@ def _backfill(
     hands_on = HandOn(PARTIALS_OUTPUT.name, route, exchange)
     decoded = cases.decode_files(root, settings, run, exchange)
     # (shard, packed events)
-    fold = cases.case_files(kernel, settings, run, output, exchange, hands_on)
+    # A partial row has a number for each bucket of its window.
+    chunk_bytes = CHUNK_BYTES // max(1, settings.windowing.buckets // BUCKETS_AT_ONCE)
+    fold = cases.case_files(kernel, settings, run, output, exchange, hands_on, chunk_bytes)
     folded = decoded.events | "Fold" >> fold
     closes = cases.closes(settings)
     last_ms = END if closes else settings.until_ms
     windows = BoundedFold(
-        WindowKernel(settings.windowing, closes=True, last_ms=last_ms, tables=run.tables),
+        WindowKernel(
+            settings.windowing,
+            closes=True,
+            last_ms=last_ms,
+            since_ms=_since_ms(settings),
+            tables=run.tables,
+        ),
         disorder_us=0,
         until_ms=settings.until_ms,
         closes=closes,
@@ -137,6 +149,10 @@ def _backfill(
     measured = folded[HANDED] | "Measure" >> FoldShards(windows, output, route.shards)
     # (table, file name, rows)
     cases.commit({"Fold": folded, "Measure": measured}, decoded, settings, run, output, kernel)
+
+
+def _since_ms(settings: Settings) -> int | None:
+    return None if settings.since_us is None else settings.since_us // 1000
 
 
 def route_of(windowing: Windowing, shards: int) -> ByFamily:

@@ -119,6 +119,7 @@ def _run(
     run_id = _run_id(settings)
     with hold_output(pipeline, settings, run_id) as sink:
         screen.note(f"engine: {chosen} ({chosen.reason})")
+        summary.note_of_ends(screen, settings)
         scratch = sink.scratch if chosen.local else ""
         _warn_early(screen, settings, plan, chosen, sink)
         run = RunContext(
@@ -164,7 +165,7 @@ def _run(
             screen.note(f"submitted to {chosen}; not waiting (--no_wait_until_finish)")
             return ExitCode.OK
         manifest = read_manifest(settings.output, run.run_id)
-    delivered = deliver(settings, manifest, flags)
+    delivered = deliver(screen, settings, manifest, flags)
     return summary.close(screen, settings, manifest, time.monotonic() - begun, delivered)
 
 

@@ -17,7 +17,7 @@ from transforms.counts import COUNTS
 from transforms.decode import DEAD, DecodeFiles
 from transforms.decode_messages import DecodeMessages
 from transforms.exchange import Exchange
-from transforms.fold.bounded import BoundedFold
+from transforms.fold.bounded import CHUNK_BYTES, BoundedFold
 from transforms.fold.granules import GranuleFold
 from transforms.fold.handover import (
     STATE,
@@ -167,6 +167,7 @@ def case_files(
     output: Run,
     exchange: Exchange,
     hands_on: HandOn | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> FoldShards:
     """Return the step that folds an archive's cases and writes their tables."""
     fold = BoundedFold(
@@ -175,6 +176,7 @@ def case_files(
         until_ms=settings.until_ms,
         closes=closes(settings),
         exchange=exchange,
+        chunk_bytes=chunk_bytes,
         keep_state=settings.keep_state,
     )
     return FoldShards(fold, output, run.plan.shards, run.scratch, hands_on)

@@ -7,11 +7,14 @@ there, in one transaction a table, with the run's id: a run that is delivered tw
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,10 +25,10 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.brokers import is_database
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.registry import Pipeline
-from schemas.tables import TABLES
+from schemas.tables import TABLES, Output
 from transforms.addresses import BrokerFault
 from transforms.sinks.lakes.address import BigQueryTarget, DuckDBTarget
-from transforms.sinks.lakes.columns import plain_rows
+from transforms.sinks.lakes.columns import plain_rows, time_column
 from transforms.sinks.lakes.store import Parts, open_database
 
 if TYPE_CHECKING:
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
     from pipelines.screen import Screen
     from pipelines.settings import Settings
     from transforms.sinks.lakes.address import TableTarget
+
+MANY_DAYS, FEW_ROWS = 1_000, 1_000
+"""So many partitions, of so few rows each on average, are warned of."""
+
+_STAGED, _HELD = "imixs-staged-", ".held"
 
 ROWS = 131_072
 """So many rows of a part are read at a time."""
@@ -122,19 +130,37 @@ def staged(settings: Settings) -> Iterator[Settings]:
     if settings.output or not databases_of(settings):
         yield settings
         return
-    folder = tempfile.mkdtemp(prefix="imixs-staged-")
+    _remove_left()
+    folder = tempfile.mkdtemp(prefix=_STAGED)
     try:
-        yield replace(settings, output=folder, staged=True)
+        with open(os.path.join(folder, f"{_HELD}.new"), "wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            # Whoever sees it sees that it is held.
+            os.rename(held.name, os.path.join(folder, _HELD))
+            yield replace(settings, output=folder, staged=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove_left() -> None:
+    """Remove the folders of runs that were killed: nobody holds them any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_STAGED}*"):
+        try:
+            with open(folder / _HELD, "rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            # Of a run that lives, of somebody else, or just being made.
+            continue
+
+
 def deliver(
-    settings: Settings, manifest: Mapping[str, Any], flags: PipelineOptions
+    screen: Screen, settings: Settings, manifest: Mapping[str, Any], flags: PipelineOptions
 ) -> dict[str, dict[str, int]]:
     """Bring the tables of a bounded run from its folder into its databases.
 
     Args:
+        screen: where notes go.
         settings: of the run, with its folder.
         manifest: that it has left there.
         flags: Beam's options, for what Beam delivers.
@@ -155,11 +181,35 @@ def deliver(
                 paths = {name: paths_of(settings.output, name) for name in outputs}
                 found[str(target)] = load(target, outputs, paths, flags)
                 continue
+            _note_small_files(screen, settings, target, outputs)
             database = open_database(target)
             counts = database.replace(outputs, parts_of(settings.output), manifest["run_id"])
             found[str(target)] = counts
             database.close()
     return found
+
+
+def _note_small_files(
+    screen: Screen, settings: Settings, target: TableTarget, outputs: Mapping[str, Output]
+) -> None:
+    """Say so if tables that are partitioned by days become many files of few rows."""
+    if getattr(target, "partition", "none") != "day":
+        return
+    rows = days = 0
+    for name, output in outputs.items():
+        column = time_column(output)
+        distinct: set[Any] = set()
+        for path in paths_of(settings.output, name):
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+                dates = pq.ParquetFile(file).read([column])[column].cast(pa.date32())
+            rows += len(dates)
+            distinct.update(dates.unique().to_pylist())
+        days += len(distinct)
+    if days > MANY_DAYS and rows < FEW_ROWS * days:
+        screen.warn(
+            f"{target}: {rows:,} rows become {days:,} files, as tables are partitioned by days; "
+            "?partition=none makes few"
+        )
 
 
 def parts_of(folder: str) -> Parts:

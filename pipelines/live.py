@@ -38,8 +38,9 @@ from pipelines.registry import Pipeline, RunContext, Stream
 from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.stream_engine import StreamEngine
+from pipelines.summary import note_of_ends
 from pipelines.table_files import files_of
-from pipelines.topic_memory import remember
+from pipelines.topic_memory import cut_before, remember
 from pipelines.topics import check_brokers, check_schemas, plan_topics
 from pipelines.values import time_text
 from pipelines.version import version
@@ -92,6 +93,13 @@ def launch_stream(
         raise RunError(ExitCode.USAGE, text)
     if chosen.native:
         on_dataflow.check(settings, flags)
+    before = cut_before(settings)
+    if settings.window is not None and before not in ("", str(settings.window)):
+        text = (
+            f"{settings.output} has windows of {before}, and --window is {settings.window}: rows "
+            f"of both would be added up; give --window {before}, or another folder"
+        )
+        raise RunError(ExitCode.USAGE, text)
     topics = check_brokers(pipeline, settings)
     check_databases(pipeline, settings, screen, flags, local=chosen.local, streaming=True)
     detached = flags.view_as(StandardOptions).no_wait_until_finish and not chosen.local
@@ -126,6 +134,7 @@ def launch_stream(
                 screen.note(f"created topic {name}{lost if brokers.is_pubsub(target) else ''}")
         prepare_databases(pipeline, settings, screen)
         screen.note(f"engine: {chosen} ({chosen.reason})")
+        note_of_ends(screen, settings)
         _warn_of_files(screen, settings, chosen, sink)
         if on_flink is not None:
             return _on_flink(screen, pipeline, settings, root, on_flink, detached)

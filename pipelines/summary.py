@@ -20,6 +20,7 @@ from pipelines.screen import Screen, counted
 from pipelines.settings import Settings
 from pipelines.values import size_text, time_text
 from schemas.tables import CASES
+from transforms.durations import show_ms
 from transforms.sinks.steps import NEVER
 from transforms.sources.files import Plan
 from transforms.sources.matching import shown
@@ -66,6 +67,16 @@ def close(
         f"{seconds:,.1f} s{rate}; {manifest['engine']}, {counted(manifest['shards'], 'shard')}"
     )
     return verdict(screen, settings, manifest, checked)
+
+
+def note_of_ends(screen: Screen, settings: Settings) -> None:
+    """Say what numbers of windows mean where nothing says when a case is over."""
+    if settings.window is None or settings.end_states or settings.complete_log:
+        return
+    screen.note(
+        "no end state is known: nothing is completed, and a case is open until it is forgotten, "
+        f"{show_ms(settings.idle_retention_ms)} after its last event; name them by --end_states"
+    )
 
 
 def _show_states(screen: Screen, settings: Settings, manifest: Mapping[str, Any]) -> None:

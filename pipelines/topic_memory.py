@@ -19,6 +19,7 @@ from pipelines.output import one_line
 from pipelines.settings import Settings
 from transforms.formats import registry
 from transforms.formats.base import Context
+from transforms.sinks.commit import MANIFEST
 from transforms.sinks.store import open_store
 from transforms.topics import TopicPlan
 
@@ -45,6 +46,21 @@ def recall(settings: Settings) -> dict[str, TopicPlan | None]:
         return {}
 
 
+def cut_before(settings: Settings) -> str:
+    """Return the windows that the folder of a run has rows of; empty if none is known."""
+    if not settings.output or settings.staged:
+        return ""
+    store = open_store(settings.output)
+    for name in (MANIFEST, TOPICS):
+        try:
+            found = orjson.loads(store.read(store.join(settings.output, name)) or b"{}")
+            if found.get("window"):
+                return str(found["window"])
+        except (OSError, ValueError, AttributeError):
+            continue
+    return ""
+
+
 def remember(settings: Settings, plans: Mapping[str, TopicPlan | None]) -> None:
     """Keep what is known of the topics, beside what is kept of others.
 
@@ -54,9 +70,11 @@ def remember(settings: Settings, plans: Mapping[str, TopicPlan | None]) -> None:
     if not settings.output or settings.staged or not plans:
         return
     known = recall(settings)
-    if all(topic in known and known[topic] == plan for topic, plan in plans.items()):
+    same = all(topic in known and known[topic] == plan for topic, plan in plans.items())
+    if same and cut_before(settings) == settings.cut.get("window", ""):
         return
     said = {
+        **settings.cut,
         "settings": _told(settings),
         "topics": {topic: _described(plan) for topic, plan in {**known, **plans}.items()},
     }

@@ -304,6 +304,66 @@ def test_an_end_state_that_no_case_comes_to_is_named(
     assert analytics(source, out, "--end_states", "Rejected")["warnings"] == [f"{source} is empty"]
 
 
+def test_a_case_that_was_forgotten_and_came_back_is_said(tmp_path: Path) -> None:
+    day = 24 * 60
+    events = [event("c", state, at * day) for state, at in (("A", 0), ("B", 1), ("C", 400))]
+    source = write(tmp_path / "events.jsonl", events)
+    out = tmp_path / "out"
+    options = ("--window", "global", "--until", "2026-01-01")
+    said = analytics(source, out, *options)["warnings"]
+    assert [each for each in said if each.startswith("1 times a case came back after")]
+    [flow] = table(out, "flow")
+    assert flow["started"] == 2
+    manifest = analytics(source, out, *options, "--idle_retention", "3650d")
+    assert manifest["warnings"] == []
+    [flow] = table(out, "flow")
+    assert flow["started"] == 1
+
+
+@pytest.mark.parametrize("window", ["fixed:1d", "sliding:2d/1d"])
+def test_windows_without_events_begin_with_since(window: str, tmp_path: Path) -> None:
+    day = 24 * 60
+    events = [event("open", "A", 0), event("new", "A", 10 * day), event("new", "B", 12 * day)]
+    source = write(tmp_path / "events.jsonl", events)
+    out = tmp_path / "out"
+    options = ("--window", window, "--since", "2024-03-10", "--until", "2024-03-20")
+    analytics(source, out, *options)
+    flow = sorted(table(out, "flow"), key=lambda row: row["window_end"])
+    assert flow[0]["window_end"] == datetime(2024, 3, 11, tzinfo=timezone.utc)
+    # Who had begun before is open all the same.
+    assert flow[0]["active_cases"] == 1
+    assert flow[-1]["active_cases"] == 2
+    assert [each["active_cases"] for each in flow].count(1) == 4
+
+
+def test_a_day_that_a_zone_left_out_has_no_window(tmp_path: Path) -> None:
+    """Samoa went from 29 to 31 December 2011."""
+    events = [
+        {"case_id": "c", "activity": state, "event_time": at}
+        for state, at in (("A", "2011-12-27T20:00Z"), ("B", "2012-01-03T20:00Z"))
+    ]
+    source = write(tmp_path / "events.jsonl", events)
+    out = tmp_path / "out"
+    analytics(source, out, "--window", "fixed:1d@Pacific/Apia", "--until", "2012-01-06")
+    flow = table(out, "flow")
+    assert all(row["window_start"] < row["window_end"] for row in flow)
+    assert not any(math.isnan(row["throughput_per_h"]) for row in flow)
+    days = sorted(row["window_start"] for row in flow)
+    assert datetime(2011, 12, 30, 10, tzinfo=timezone.utc) in days
+    ends = sorted(row["window_end"] for row in flow)
+    assert days[1:] == ends[:-1]
+
+
+def test_long_names_are_cut_and_told_apart(tmp_path: Path) -> None:
+    names = ["ü" * 60_000 + tail for tail in ("a", "b", "a")]
+    events = [event(f"c{n}", "A", n, actor=name) for n, name in enumerate(names)]
+    source = write(tmp_path / "events.jsonl", events)
+    analytics(source, tmp_path / "out", "--complete_log", "--window", "global")
+    found = {row["actor"]: row["transitions"] for row in table(tmp_path / "out", "workload")}
+    assert sorted(found.values()) == [1, 2]
+    assert all(4000 < len(name.encode()) <= 4096 and "ü…" in name for name in found)
+
+
 def test_a_window_too_short_for_its_cases_is_warned_of(tmp_path: Path) -> None:
     """Each event of an open case has up to 10,000 windows without events behind it."""
     events = [event(f"c{i}", "A", i) for i in range(105)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import run
 from examples.simulator.stream import Disturbance
 from pipelines import databases
 from pipelines.registry import PIPELINES
+from pipelines.settings import Settings
 from schemas.tables import TABLES
 from tests.pipelines import streams
 from tests.pipelines.pubsub_streams import send
@@ -22,6 +25,7 @@ from tests.services.pubsub import EMULATOR, PROJECT, PubSubService
 from tests.sinks.lakes import bigquery_double
 from tests.sinks.lakes.places import KINDS, Place, place
 from transforms.addresses import BrokerFault
+from transforms.sinks.lakes.address import DuckDBTarget
 from transforms.sinks.lakes.columns import plain_rows, plain_schema
 from transforms.sinks.lakes.store import open_database
 
@@ -82,6 +86,40 @@ def test_a_folder_and_a_database_hold_the_same_and_a_second_run_replaces_both(
         for name in NAMES:
             assert there.rows(name) == of_folder(out, name), name
     assert {row["actor"] for row in there.rows("transitions")} == {"zoe", "ben", None}
+
+
+def test_what_a_killed_run_has_staged_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    given = Settings("transitions", ("in",), "", 0, targets=(DuckDBTarget(str(tmp_path / "x")),))
+    killed = tmp_path / "imixs-staged-killed"
+    killed.mkdir()
+    (killed / ".held").touch()
+    made = tmp_path / "imixs-staged-just-being-made"
+    made.mkdir()
+    with databases.staged(given) as first, databases.staged(given) as second:
+        assert not killed.exists()
+        assert Path(first.output).is_dir()
+        assert Path(second.output).is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]
+
+
+def test_days_of_few_rows_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "MANY_DAYS", 3)
+    rows = [
+        {"case_id": f"c{n}", "activity": "a", "event_time": f"2024-03-{n + 1:02}T00:00Z"}
+        for n in range(9)
+    ]
+    source = tmp_path / "events.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["transitions", "--input", str(source), "--workers", "1", "--progress", "off"]
+    assert run.main([*words, "--output", f"delta://{tmp_path}/lake"]) == 0
+    assert "18 rows become 18 files" in capsys.readouterr().err
+    assert run.main([*words, "--output", f"delta://{tmp_path}/other?partition=none"]) == 0
+    assert "files" not in capsys.readouterr().err
 
 
 def test_a_database_that_fails_is_said_and_the_folder_is_whole(

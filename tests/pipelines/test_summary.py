@@ -91,6 +91,17 @@ def test_the_summary_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "2.0 s, 15,000 events/s; FnApiRunner, 2 threads, 4 shards"
 
 
+def test_a_damaged_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    (out / "late").mkdir(parents=True)
+    (out / "late" / "late-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    (out / "_run.json").write_text(json.dumps(manifest()))
+    assert run.main(["show", str(out), "--table", "late"]) == ExitCode.FAILED
+    said = capsys.readouterr().err
+    assert "late-00000-of-00001.parquet can't be read as a file of the table late" in said
+    assert "Traceback" not in said
+
+
 def test_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     _, _, err = closing(capsys, manifest(warnings=["a.xml is empty"]))
     assert err == "warning: a.xml is empty\n"

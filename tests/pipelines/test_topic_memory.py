@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import run
 from pipelines.exit_codes import RunError
 from pipelines.settings import Settings
-from pipelines.topic_memory import TOPICS, recall, remember
+from pipelines.topic_memory import TOPICS, cut_before, recall, remember
 from tests.formats.messages.builder import zeebe
 from transforms.formats.base import Message
 from transforms.formats.mapping.document import read_mapping
 from transforms.topics import plan_topic
+from transforms.windows import windowing
 
 JSON = b'{"case_id": "a", "activity": "b", "timestamp": "2024-01-01", "event_id": "E1"}'
 OTHER = b'{"case": "a", "what": "b", "timestamp": "2024-01-01"}'
@@ -51,6 +53,32 @@ def test_topics_are_added(tmp_path: Path) -> None:
     remember(given, {"one": None})
     remember(given, {"two": None})
     assert recall(given) == {"one": None, "two": None}
+
+
+def test_windows_of_a_folder_are_remembered(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    remember(given, {"one": None})
+    assert cut_before(given) == ""
+    hours = replace(given, window=windowing("fixed:1h"))
+    remember(hours, {"one": None})
+    assert cut_before(hours) == "fixed:1h"
+    assert recall(hours) == {"one": None}
+    # A backfill has replaced the tables since.
+    (tmp_path / "_run.json").write_text('{"window": "fixed:1d"}')
+    assert cut_before(hours) == "fixed:1d"
+    (tmp_path / "_run.json").write_text("{")
+    assert cut_before(hours) == "fixed:1h"
+
+
+def test_other_windows_than_those_of_a_folder_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "_run.json").write_text('{"window": "fixed:1m"}')
+    words = ["analytics", "--input", "kafka://127.0.0.1:9/orders", "--output", str(tmp_path)]
+    assert run.main([*words, "--window", "fixed:1h"]) == 2
+    said = capsys.readouterr().err
+    assert "has windows of fixed:1m, and --window is fixed:1h" in said
+    assert "give --window fixed:1m, or another folder" in said
 
 
 def test_what_is_told_otherwise_is_found_anew(tmp_path: Path) -> None:

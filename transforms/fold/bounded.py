@@ -94,7 +94,7 @@ class BoundedFold:
             if self.keep_state or not last:
                 state = _next_state(state, step.changed(), step.removed, self.kernel.key)
                 kept = state if last else None
-            yield Folded(outputs, counts, kept)
+            yield Folded(outputs, counts, kept, step.seen)
             for part in step.more:
                 yield Folded(part)
 
@@ -143,11 +143,13 @@ class Folded:
         counts: as the kernel's, plus `outside` (events at or after `until`).
         state: what the kernel remembers at `until`, of the keys of this shard; None where it
             is not kept, and before the last step.
+        seen: as the kernel's.
     """
 
     outputs: Mapping[str, pa.Table]
     counts: Mapping[str, int] = field(default_factory=dict)
     state: pa.Table | None = None
+    seen: Mapping[str, int] = field(default_factory=dict)
 
 
 _TIMES = ("event_time", "record_time", "order_time")

@@ -72,6 +72,7 @@ class _FoldShard(beam.DoFn):
         with ExitStack() as files:
             for folded in step.fold.fold(list(packed)):
                 counts.update(folded.counts)
+                counts.update(folded.seen)
                 if folded.state is not None:
                     remembered = folded.state
                 for name, rows in folded.outputs.items():

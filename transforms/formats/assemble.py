@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.events import EVENT_SCHEMA
+from schemas.events import EVENT_SCHEMA, NAME
 from transforms.arrays import conform, integers, nulls
 from transforms.hashing import identify
+
+MOST_NAME = 4096
+"""Bytes of a name (activity, state, actor, process, version and the like) in UTF-8."""
 
 
 def assemble(columns: Mapping[str, Any], rows: int) -> pa.Table:
@@ -34,6 +38,8 @@ def assemble(columns: Mapping[str, Any], rows: int) -> pa.Table:
                 arrays[field.name] = nulls(field.type, rows)
             continue
         arrays[field.name] = conform(value, field.type)
+        if field.type == NAME:
+            arrays[field.name] = cut_names(arrays[field.name])
     arrays.setdefault("state", arrays["activity"])
     ids = arrays.get("event_id")
     if ids is None:
@@ -41,6 +47,26 @@ def assemble(columns: Mapping[str, Any], rows: int) -> pa.Table:
     elif ids.null_count:
         arrays["event_id"] = pc.coalesce(ids, file_event_ids(arrays))
     return pa.Table.from_arrays([arrays[f.name] for f in EVENT_SCHEMA], schema=EVENT_SCHEMA)
+
+
+def cut_names(names: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Cut names that are longer than `MOST_NAME`; a hash at the end keeps them apart.
+
+    Every window has a row for each of them: a name is said again and again.
+    """
+    values = names.dictionary
+    if not len(values) or pc.max(pc.binary_length(values)).as_py() <= MOST_NAME:
+        return names
+    return pa.DictionaryArray.from_arrays(names.indices, pa.array(map(_cut, values.to_pylist())))
+
+
+def _cut(name: str | None) -> str | None:
+    whole = b"" if name is None else name.encode()
+    if len(whole) <= MOST_NAME:
+        return name
+    digest = hashlib.blake2b(whole, digest_size=16).hexdigest()
+    end = f"…{digest}"
+    return whole[: MOST_NAME - len(end.encode())].decode(errors="ignore") + end
 
 
 def file_event_ids(arrays: Mapping[str, pa.Array]) -> pa.Array:

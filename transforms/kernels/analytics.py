@@ -101,6 +101,7 @@ class AnalyticsKernel:
             removed=step.removed,
             wake_at=step.wake_at,
             counts={**step.counts, "partials": partials.rows.num_rows},
+            seen=step.seen,
         )
 
 

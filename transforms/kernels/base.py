@@ -47,6 +47,7 @@ class Step:
         removed: keys that have no state any more.
         wake_at: the earliest open deadline of the keys touched, in ms of order time.
         counts: what happened, by name (`events`, `transitions`, `duplicates`, `late` ...).
+        seen: what a step happened to see, by name: numbers that depend on how steps are cut.
         more: further rows of `outputs`, made one after another, where all of them together may
             not fit into memory. To be taken once. In a bounded fold no later row replaces them.
     """
@@ -56,6 +57,7 @@ class Step:
     removed: pa.Array
     wake_at: int | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    seen: Mapping[str, int] = field(default_factory=dict)
     more: Iterator[Mapping[str, pa.Table]] = field(default_factory=lambda: iter(()))
 
     def whole(self) -> Mapping[str, pa.Table]:

@@ -95,7 +95,8 @@ _Times = TypeVar("_Times", int, npt.NDArray[np.int64])
 def wake_ms(deadline: _Times, rules: Rules) -> _Times:
     """Return when to forget cases, in ms: together with those whose retention ends soon after.
 
-    A case that is over but still remembered changes no result: its next event begins it anew.
+    A case that is over but still remembered changes no transition: its next event begins it anew.
+    It counts as open until then (`flow.active_cases`), in batch and stream alike.
     So the state is gone through a few times a retention, and not with every case that ends.
     """
     retention = min(rules.case_retention, rules.idle_retention)
@@ -131,6 +132,7 @@ class CaseFold:
             is the first `visited` of the list `way`.
         levels: what changed in the number of open cases.
         touched: the case has changed.
+        renewed: how often it came back after it had been forgotten, and began anew.
     """
 
     rules: Rules
@@ -144,6 +146,7 @@ class CaseFold:
     ties: int = 0
     reversals: int = 0
     touched: bool = False
+    renewed: int = 0
 
     def deadline(self) -> int | None:
         """Return the order time in µs at which the case is forgotten."""
@@ -164,6 +167,7 @@ class CaseFold:
         was = self._open_as()
         if deadline is not None and deadline <= event["order_us"]:
             self._level(wake_ms(deadline, self.rules) * 1000, was, None)
+            self.renewed += self.state is not None and self.state["last_time"] is not None
             self.state = was = None
         if self.state is None:
             self.state = _new_state(self.case_id)

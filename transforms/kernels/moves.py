@@ -46,7 +46,7 @@ class Singles:
         levels: changes of the number of open cases.
         state: of the cases, afterwards.
         touched: flags the cases that changed.
-        duplicates, gaps, ties, reversals: counts.
+        duplicates, gaps, ties, reversals, renewed: counts.
     """
 
     groups: Integers
@@ -63,6 +63,7 @@ class Singles:
     gaps: int = 0
     ties: int = 0
     reversals: int = 0
+    renewed: int = 0
 
     @classmethod
     def fold(cls, batch: CaseBatch, rare: Flags, rules: Rules) -> Singles:
@@ -101,6 +102,7 @@ class Singles:
             gaps=sum(bool(row["gap"]) for row in moved),
             ties=sum(fold.ties for fold in folds),
             reversals=sum(fold.reversals for fold in folds),
+            renewed=sum(fold.renewed for fold in folds),
         )
 
 

@@ -38,7 +38,8 @@ class TransitionsKernel:
     Counts of a step: `events`, `transitions`, `outside` (before `Rules.since`), `duplicates`,
     `late`, `retracted`, and for data quality `gaps`, `ties` (equal times in a case) and
     `reversals` (a transition that stands before an older one of its case in the same file); by
-    `counts.ENDED`, how many came to each end state of the rules.
+    `counts.ENDED`, how many came to each end state of the rules. It may see `renewed`: how often
+    a case came back after it had been forgotten.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -189,6 +190,7 @@ class Folded:
                 "reversals": moves.reversals + singles.reversals,
                 **self._ended(),
             },
+            seen={"renewed": singles.renewed},
         )
 
     def _ended(self) -> dict[str, int]:

@@ -80,6 +80,7 @@ class WindowKernel:
         most_variants: of a group and window that are told one by one.
         quiet_windows: see `levels.QUIET_WINDOWS`.
         at_once: see `AT_ONCE`.
+        since_ms: windows without events that end before it are not told.
         tables: names of the tables that are wanted; None for all.
     """
 
@@ -91,6 +92,7 @@ class WindowKernel:
     most_variants: int = MOST_VARIANTS
     quiet_windows: int = QUIET_WINDOWS
     at_once: int = AT_ONCE
+    since_ms: int | None = None
     name: str = "windows"
     key: str = "slot"
     order: Order = "any"
@@ -221,7 +223,7 @@ class WindowKernel:
         )
         final = make(pane="final", index=final_index)
         all_over = _ALL if last else over
-        quiet, stretches = levels.quiet(over, self.at_once)
+        quiet, stretches = levels.quiet(self._first(), over, self.at_once)
 
         def parts() -> Iterator[dict[str, pa.Table]]:
             for index, window in self._chunks(begin, np.minimum(end, all_over)):
@@ -244,6 +246,12 @@ class WindowKernel:
         else:
             remembered.close(levels.base(over), due, over, n, touched, until)
         return quiet, parts()
+
+    def _first(self) -> int:
+        """Return the first window that is told if nothing happened in it."""
+        if self.since_ms is None or self.windowing.kind == "global":
+            return -_ALL
+        return int(self.windowing.index(np.array([self.since_ms * 1000]))[0]) + 1
 
     def _over(self, until: int, last: bool) -> int:
         """Return the last window that is over."""

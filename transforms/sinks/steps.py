@@ -157,6 +157,11 @@ def summarise(
         for name, count in sorted(counts.items())
         if name.startswith(UNFIT)
     ]
+    if counts.get("renewed"):
+        warnings.append(
+            f"{counts['renewed']:,} times a case came back after it had been forgotten, and began "
+            "anew: longer --idle_retention and --case_retention keep it whole"
+        )
     if counts.get("bounded_keys"):
         warnings.append(
             "there are more states, actors or variants in a window than are told apart (100,000 a "

@@ -87,6 +87,7 @@ const charts = (() => {
     });
     plot.append(...marks);
     const free = [-Infinity, -Infinity, -Infinity];
+    const texts = [];
     [["p50", "median"], ["p90", "p90"], ["p99", "p99"]].forEach(([key, label]) => {
       const left = x(found[key]) * inner.width;
       const text = `${label} ${format.duration(found[key])}`;
@@ -96,10 +97,11 @@ const charts = (() => {
       const row = Math.max(0, free.findIndex((until) => until <= from));
       free[row] = from + half + 6;
       const y0 = -8 - 14 * row;
-      plot.append(
-        dom.svg("line", { x1: left, x2: left, y1: y0 - 8, y2: inner.height, class: "quantile" }),
-        dom.svg("text", { x: toLeft ? left - 5 : left + 5, y: y0, class: `tick ${toLeft ? "end" : "begin"} strong`, text }));
+      plot.append(dom.svg("line", { x1: left, x2: left, y1: y0 - 8, y2: inner.height, class: "quantile" }));
+      texts.push(dom.svg("text", { x: toLeft ? left - 5 : left + 5, y: y0, class: `tick ${toLeft ? "end" : "begin"} strong`, text }));
     });
+    // Above the lines of all: one may pass behind the text of another.
+    plot.append(...texts);
     dom.put(box, canvas);
     dom.rove(box, marks);
   }
@@ -126,7 +128,7 @@ const charts = (() => {
     if (!fromCases) {
       parts.push(`${format.counted(sums.started, "case")} started and ${format.count(sums.completed)} were completed.`);
     }
-    parts.push(`At most ${format.count(peak.active)} were open at a time (${format.moment(peak.end, step, data.zone)}).`);
+    parts.push(`Of the moments shown, most cases were open on ${format.moment(peak.end, step, data.zone)}: ${format.count(peak.active)}.`);
     if (!data.cases.complete && !sums.completed) parts.push("No end state is known, so none is completed and all stay open.");
     const { count } = model.cycles(filter);
     if (count && !fromCases && sums.completed > count) {

@@ -115,8 +115,11 @@ const processMap = (() => {
   }
   function fit(picture) {
     const { width, height } = picture.dataset;
-    const room = dom.at("map").clientWidth || 900;
-    const scale = view.zoom || Math.min(1.1, Math.max(room / width, 0.5));
+    const box = dom.at("map");
+    const room = box.clientWidth || 900;
+    // All of it in sight, unless its texts would get too small for that.
+    const tall = Math.max(0.7, (parseFloat(getComputedStyle(box).maxHeight) || Infinity) / height);
+    const scale = view.zoom || Math.min(1.1, tall, Math.max(room / width, 0.5));
     picture.setAttribute("width", String(Math.round(width * scale)));
     picture.setAttribute("height", String(Math.round(height * scale)));
   }
@@ -200,11 +203,17 @@ const processMap = (() => {
       "data-width": Math.ceil(placed.width), "data-height": Math.ceil(placed.height),
     }, lines, texts, boxes);
     const { scrollLeft, scrollTop } = box;
+    const fresh = !box.querySelector("svg");
     dom.put(box, canvas);
     fit(canvas);
     dom.rove(box, marks);
     box.scrollLeft = scrollLeft;
     box.scrollTop = scrollTop;
+    const start = placed.nodes.get("start");
+    if (fresh && start) {
+      // A narrow page begins where cases do.
+      box.scrollLeft = (start.x * canvas.getBoundingClientRect().width) / placed.width - box.clientWidth / 2;
+    }
     legend(edges, nodes);
   }
 

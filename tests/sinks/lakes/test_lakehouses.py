@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from pyiceberg.transforms import DayTransform
@@ -57,6 +59,27 @@ def test_delta_without_partitions_and_no_mixture(tmp_path: Path) -> None:
         BrokerFault, match="is partitioned by nothing, not by day; give .partition=none"
     ):
         place("delta", tmp_path).open().check(TABLES, replaced=False)
+
+
+def test_delta_tells_a_column_that_differs_in_case(tmp_path: Path) -> None:
+    there = place("delta", tmp_path)
+    other = TRANSITIONS.schema.append(pa.field("TASK", pa.int64()))
+    renamed = replace(TRANSITIONS, schema=other.remove(other.get_field_index("task")))
+    there.open().add(
+        {"transitions": renamed}, {"transitions": [Batch("1", filled(renamed, {"row_id": "a"}))]}
+    )
+    with pytest.raises(BrokerFault, match="column TASK is there, and rows have task; give another"):
+        there.open().check({"transitions": TRANSITIONS}, replaced=True)
+
+
+def test_iceberg_takes_a_table_that_somebody_else_has_just_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = place("iceberg", tmp_path)
+    there.open().add({"late": LATE}, {"late": ()})
+    late: Any = there.open()
+    monkeypatch.setattr(late, "_load", lambda _: None)
+    assert late._made(LATE).schema().find_field("row_id")
 
 
 def test_delta_keeps_ids_of_batches_as_transactions(tmp_path: Path) -> None:

@@ -156,10 +156,11 @@ class Levels:
         series = order[places]
         return np.where(known[series] == both[len(known) :], self._level(series, windows), 0)
 
-    def quiet(self, over: int, at_once: int) -> tuple[int, Iterator[Quiet]]:
+    def quiet(self, first: int, over: int, at_once: int) -> tuple[int, Iterator[Quiet]]:
         """Find the windows up to one that have no rows and are not written yet.
 
         Args:
+            first: no window before it is told.
             over: the last window.
             at_once: how many are told together, about.
 
@@ -172,7 +173,7 @@ class Levels:
         same = series[1:] == series[:-1]
         following[:-1][same] = bucket[1:][same]
         begin = np.maximum(bucket, self._flow + self._buckets)
-        begin = np.maximum(begin, self._written[series]) + 1
+        begin = np.maximum(np.maximum(begin, self._written[series]) + 1, first)
         end = np.minimum(np.minimum(following, over), self._last + self._quiet)
         # A level that fell to nothing is told once.
         end = np.where(level > 0, end, np.minimum(end, bucket + 1))

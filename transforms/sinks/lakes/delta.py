@@ -166,12 +166,17 @@ class DeltaTables:
             hint = f"give ?partition={fix}" if found in ([], [DAY]) else "give another place"
             reason = f"{place} is partitioned by {by}, not by {', '.join(wanted) or 'nothing'}; "
             raise BrokerFault(reason + hint)
-        return check_columns(
-            place,
-            _types(table.schema()),
-            _types(Schema.from_arrow(plain_schema(output, self._by_day))),
-            "give another place, or move the table away",
-        )
+        there = _types(table.schema())
+        fix = "give another place, or move the table away"
+        ours = _types(Schema.from_arrow(plain_schema(output, self._by_day)))
+        lacking = check_columns(place, there, ours, fix)
+        # Delta Lake tells names that differ in case only from one another no better than SQL.
+        named = {name.lower(): name for name in there}
+        for name in lacking:
+            if name in named:
+                reason = f"{place}: column {named[name]} is there, and rows have {name}; {fix}"
+                raise BrokerFault(reason)
+        return lacking
 
     def _reader(self, output: Output, parts: Parts) -> pa.RecordBatchReader:
         def batches() -> Iterator[pa.RecordBatch]:

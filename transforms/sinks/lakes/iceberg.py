@@ -22,6 +22,7 @@ from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    TableAlreadyExistsError,
     ValidationException,
 )
 from pyiceberg.expressions import AlwaysTrue, In, Reference
@@ -194,7 +195,10 @@ class IcebergTables:
             if self._target.partition == "day":
                 with new.update_spec() as spec:
                     spec.add_field(time_column(output), DayTransform(), DAY)
-            new.commit_transaction()
+            try:
+                new.commit_transaction()
+            except (TableAlreadyExistsError, CommitFailedException):
+                _log.debug("somebody else made %s", output.name)
             # What the transaction gives back is of a table that was not there yet.
             return catalog.load_table(f"{self._target.namespace}.{output.name}")
 

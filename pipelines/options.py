@@ -258,9 +258,10 @@ class Reader:
         since = read("since", lambda text: values.time_us(text, timezone), None)
         until = read("until", lambda text: option_values.until(text, timezone), started)
         if since is not None and until is not None and since >= until:
+            ends = "" if self.given["until"] else ", the start of the run, where none is given"
             self.problems.append(
                 f"--since {values.time_text(since)} is not before --until "
-                f"{values.time_text(until)}; there is nothing between them"
+                f"{values.time_text(until)}{ends}; there is nothing between them"
             )
         patterns, sources = self._input(pipeline)
         output, targets = self._outputs(pipeline, output_format, patterns)

@@ -60,6 +60,11 @@ def read_rows(path: str, output: Output, columns: Sequence[str]) -> pa.Table:
         if path.endswith(".parquet"):
             parquet = pa.parquet.ParquetFile(source)
             there = set(parquet.schema_arrow.names)
+            lacking = [f.name for f in output.schema if not f.nullable and f.name in columns]
+            lacking = [name for name in lacking if name not in there]
+            if lacking:
+                reason = f"it has no column {lacking[0]}"
+                raise pa.ArrowInvalid(reason)
             return _fit(parquet.read([name for name in columns if name in there]), schema)
         if path.endswith(".csv"):
             # Lists are JSON texts in CSV.

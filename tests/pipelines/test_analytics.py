@@ -261,6 +261,7 @@ def test_more_states_than_are_kept_apart(tmp_path: Path) -> None:
         (["--window", "sliding:3d/2d@Europe/Berlin"], "such as 1d"),
         (["--tables", "proces_map"], "did you mean 'process_map'"),
         (["--early_firing", "10s"], "is for streams"),
+        (["--since", "2099-01-01"], "the start of the run, where none is given"),
         (["--keep_state"], "is of transitions"),
     ],
 )

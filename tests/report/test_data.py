@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.exit_codes import RunError
 from pipelines.report import data as data_module
 from pipelines.report.data import Contents, Look, document, packed
 from pipelines.report.folder import Folder, read_folder
@@ -100,6 +101,15 @@ def test_a_folder_is_read_on_as_files_come_and_anew_when_they_go(tmp_path: Path)
     assert folder.refresh()
     page = document(folder.contents(), LOOK)
     assert edge_counts(page) == Counter((move.source, move.to) for move in second)
+
+
+def test_a_file_of_another_table_is_no_file_of_this_one(tmp_path: Path) -> None:
+    save(tmp_path, tables(cases(3, WAYS)))
+    (flow,) = (tmp_path / "flow").iterdir()
+    (other,) = (tmp_path / "cases").iterdir()
+    flow.write_bytes(other.read_bytes())
+    with pytest.raises(RunError, match="as a file of the table flow: it has no column"):
+        read_folder(str(tmp_path))
 
 
 def test_an_append_table_that_was_written_twice_counts_once(tmp_path: Path) -> None:

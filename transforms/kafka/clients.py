@@ -91,6 +91,7 @@ def check(address: KafkaAddress, timeout_s: float = 10.0) -> dict[str, int]:
         near = difflib.get_close_matches(topic, names, 3, 0.5)
         known = f"it has {', '.join(near)}" if near else _some(sorted(names))
         reason = f"{','.join(address.servers)} has no topic {topic!r} that we may see; {known}"
+        reason += "; create it, or let its producer begin first"
         raise BrokerFault(reason)
     topics = {name: found[name] for name in sorted(matching(found, address.topics))}
     if not topics:

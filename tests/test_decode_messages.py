@@ -122,7 +122,7 @@ def test_a_letter_that_is_still_from_the_future_is_that_letter() -> None:
     assert counts["rejected"] == 1
 
 
-@pytest.mark.parametrize("where", ["case_id", "activity", "actor", "an item"])
+@pytest.mark.parametrize("where", ["case_id", "an item"])
 def test_an_event_that_no_topic_would_take_is_a_dead_letter(where: str) -> None:
     large = event(NOW, **{where: "x" * (MAX_EVENT // 3)})
     larger = event(NOW, **{where: "x" * (MAX_EVENT + 1)})
@@ -133,6 +133,15 @@ def test_an_event_that_no_topic_would_take_is_a_dead_letter(where: str) -> None:
     assert (letter["error"], letter["source"]) == ("TooLarge", "t/0/2")
     assert (letter["payload_size"], len(letter["payload"])) == (len(larger), MAX_PAYLOAD)
     assert (counts["rejected"], counts["events"]) == (1, 3)
+
+
+@pytest.mark.parametrize("where", ["activity", "actor"])
+def test_a_long_name_is_cut_and_its_event_taken(where: str) -> None:
+    larger = event(NOW, **{where: "x" * (MAX_EVENT + 1)})
+    plans = {"t": TopicPlan("json_lines", Context())}
+    _, dead, counts = decode([("t/0", event()), ("t/0", larger)], plans)
+    assert (dead, counts["events"]) == ([], 2)
+    assert "rejected" not in counts
 
 
 def test_each_topic_has_its_own_format() -> None:

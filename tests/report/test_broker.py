@@ -135,18 +135,29 @@ def test_the_live_page_is_the_report_of_a_run_over_files(
         server.wait_for("the report is at ")
         url = re.findall(r"http://[0-9.:]+/", server.said)[0]
 
-        def shown(cases: int) -> bool:
-            data, live = asked(url)
-            return (
-                live["problem"] == ""
-                and sum(data["flow"]["transitions"]) == moves(0, cases)
-                and sum(data["process_map"]["count"]) == moves(0, cases)
-                and sum(data["flow"]["completed"]) == data["cases"]["complete"] == cases
-            )
+        def wait_for(cases: int) -> None:
+            wanted = (*[moves(0, cases)] * 2, *[cases] * 2)
+            said: list[Any] = [None]
 
-        job.wait_until(lambda: shown(30))
+            def shown() -> bool:
+                data, live = asked(url)
+                found = (
+                    sum(data["flow"]["transitions"]),
+                    sum(data["process_map"]["count"]),
+                    sum(data["flow"]["completed"]),
+                    data["cases"]["complete"],
+                )
+                said[0] = (found, live)
+                return found == wanted and live["problem"] == ""
+
+            try:
+                job.wait_until(shown)
+            except AssertionError:
+                pytest.fail(f"not {wanted}, but {said[0]}; {job.said} {server.said}")
+
+        wait_for(30)
         send(30, 20)
-        job.wait_until(lambda: shown(50))
+        wait_for(50)
         own_kafka.stop()
         down = f"no Kafka broker answers at {own_kafka.address}"
         server.wait_until(lambda: down in asked(url)[1]["problem"])
@@ -154,7 +165,7 @@ def test_the_live_page_is_the_report_of_a_run_over_files(
         assert sum(asked(url)[0]["flow"]["completed"]) == 50
         own_kafka.start()
         send(50, 10)
-        job.wait_until(lambda: shown(60))
+        wait_for(60)
         # No pane is to come that would tell more.
         last = max(record.arrival for record in sent) // 1000
         job.wait_until(lambda: (asked(url)[1]["known_until"] or 0) > last)

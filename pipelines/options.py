@@ -273,7 +273,7 @@ class Reader:
         else:
             self._check_backfill(targets, output)
         if window is not None:
-            self._check_windows()
+            self._check_windows(streams=bool(sources))
         return Settings(
             pipeline=pipeline.name,
             input=patterns,
@@ -531,11 +531,11 @@ class Reader:
         if self.given["keep_state"] and self.given["output_format"] not in (None, "parquet"):
             self.problems.append("--keep_state writes Parquet; leave out --output_format")
 
-    def _check_windows(self) -> None:
+    def _check_windows(self, *, streams: bool) -> None:
         """Refuse what only a pipeline without windows can do."""
-        for name in ("keep_state", "state_from"):
-            # Of topics it has been refused already.
-            if self.given[name] and not any(f"--{name} is" in each for each in self.problems):
+        # Of a stream `_check_stream` has refused the first.
+        for name in ("state_from",) if streams else ("keep_state", "state_from"):
+            if self.given[name]:
                 self.problems.append(
                     f"--{name} is of transitions: windows that are open could not go on; leave it "
                     "out, and let the stream read from ?start=earliest"

@@ -14,10 +14,9 @@ from rich.table import Table
 
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.laws import laws, show_laws
-from pipelines.output import one_line
 from pipelines.registry import PIPELINES
 from pipelines.screen import PLAIN_WIDTH, Screen, counted
-from pipelines.table_files import files_of, read_file
+from pipelines.table_files import files_of, read_file, unreadable
 from schemas.tables import CASES, DEAD_LETTERS, TABLES, VARIANTS
 from transforms.sinks.commit import MANIFEST
 from transforms.sinks.manifest import BadManifest, read_manifest
@@ -42,8 +41,7 @@ def first_rows(output: str, table: str, rows: int) -> pa.Table | None:
         try:
             part = read_file(path).slice(0, missing)
         except (pa.ArrowException, OSError) as error:
-            text = f"{path} can't be read as a file of the table {table}: {one_line(error)}"
-            raise RunError(ExitCode.FAILED, text) from None
+            raise unreadable(path, table, error) from None
         parts.append(part)
         missing -= part.num_rows
         if missing <= 0:

@@ -16,6 +16,8 @@ import pyarrow.json
 import pyarrow.parquet
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.exit_codes import ExitCode, RunError
+from pipelines.output import one_line
 from schemas.tables import Output
 from transforms.sinks.lakes import columns as databases
 
@@ -46,6 +48,12 @@ def read_file(path: str, columns: list[str] | None = None) -> pa.Table:
     return table.select(columns) if columns else table
 
 
+def unreadable(path: str, table: str, error: Exception) -> RunError:
+    """Say that a file is not what its name says."""
+    text = f"{path} can't be read as a file of the table {table}: {one_line(error)}"
+    return RunError(ExitCode.FAILED, text)
+
+
 def read_rows(path: str, output: Output, columns: Sequence[str]) -> pa.Table:
     """Read some columns of a file of a table, in the types of `plain_schema`.
 
@@ -60,8 +68,8 @@ def read_rows(path: str, output: Output, columns: Sequence[str]) -> pa.Table:
         if path.endswith(".parquet"):
             parquet = pa.parquet.ParquetFile(source)
             there = set(parquet.schema_arrow.names)
-            lacking = [f.name for f in output.schema if not f.nullable and f.name in columns]
-            lacking = [name for name in lacking if name not in there]
+            needed = [f.name for f in output.schema if not f.nullable and f.name in columns]
+            lacking = [name for name in needed if name not in there]
             if lacking:
                 reason = f"it has no column {lacking[0]}"
                 raise pa.ArrowInvalid(reason)

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.exit_codes import ExitCode, RunError
 from pipelines.output import one_line
 from pipelines.report.data import COLUMNS, PANES, Contents
-from pipelines.table_files import files_of, read_rows
+from pipelines.table_files import files_of, read_rows, unreadable
 from schemas.tables import TABLES
 from transforms.sinks.lakes.columns import newest_rows
 from transforms.sinks.manifest import BadManifest, read_manifest
@@ -88,8 +88,7 @@ class Folder:
             # Another run has just replaced the table; the next look sees it.
             return None
         except (pa.ArrowException, BeamIOError, OSError, ValueError) as error:
-            text = f"{path} can't be read as a file of the table {name}: {one_line(error)}"
-            raise RunError(ExitCode.FAILED, text) from None
+            raise unreadable(path, name, error) from None
 
     def contents(self) -> Contents:
         """Return what has been read."""

@@ -117,12 +117,11 @@ class Writer:
 
     def quiet(self, quiet: Quiet, groups: pa.Array, versions: pa.Array) -> pa.Table:
         """Write rows of `flow` for windows without events."""
-        start, end = self._ends(quiet.window)
-        if self.windowing.zone and (start == end).any():
-            # A day that was left out there.
-            there = start < end
+        if self.windowing.zone:
+            # Without a day that was left out there.
+            start, end = self._ends(quiet.window)
             columns = (quiet.group, quiet.version, quiet.window, quiet.level)
-            quiet = Quiet(*(column[there] for column in columns))
+            quiet = Quiet(*(column[start < end] for column in columns))
         none = np.zeros(len(quiet.window), np.int64)
         nothing = pa.nulls(len(none), pa.float64())
         return self._assembled(

@@ -26,7 +26,7 @@ from pipelines.report.sums import Names, integers, weigh
 from pipelines.table_files import plain_schema
 from schemas.tables import TABLES
 from transforms.kernels.partial_rows import ERROR
-from transforms.windows import WindowError, windowing
+from transforms.windows import DAY_MS, WindowError, windowing
 
 MOST_ROWS = 50_000
 """Of a part."""
@@ -38,8 +38,6 @@ TAIL = 10
 """Windows of nothing but open cases are kept at the end: a tenth as many as were before them."""
 
 COARSEST = 24
-
-_DAY_MS = 86_400_000
 
 PANES = ("process_map", "state_times", "flow", "workload", "variants")
 """The tables of analytics, without which there is no report."""
@@ -195,7 +193,7 @@ def _zone_of(manifest: Mapping[str, Any] | None) -> str:
 
 def _check_days(windows: Windows, zone: str, cut: list[str]) -> None:
     """Say so if windows are days, but not of the zone that they are shown in."""
-    if windows.is_global or windows.overlap or windows.length % _DAY_MS:
+    if windows.is_global or windows.overlap or windows.length % DAY_MS:
         return
     begins = datetime.fromtimestamp(windows.start[0] / 1000, ZoneInfo(zone))
     if (begins.hour, begins.minute) != (0, 0):
